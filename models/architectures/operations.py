@@ -1,0 +1,102 @@
+"""The operations on a cell's edges, and the blocks around them, with the parameter names of the original code.
+
+Source: Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019. All convolutions are bias-free; all
+BatchNorm layers keep torch's defaults (eps 1e-5, momentum 0.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class _Convolution(nn.Module):
+    """A sequence under the name `op`, as published checkpoints have it."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.op = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.op(x)
+        return out
+
+
+def relu_conv_bn(channels_in: int, channels_out: int) -> nn.Module:
+    """ReLU, 1x1 convolution, BatchNorm: brings a cell's input to the cell's width."""
+    return _Convolution(
+        nn.ReLU(), nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out)
+    )
+
+
+def _separable(channels: int, kernel: int, stride: int, *, dilation: int = 1) -> list[nn.Module]:
+    padding = dilation * (kernel - 1) // 2
+    return [
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, padding, dilation=dilation, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels),
+    ]
+
+
+def _sep_conv(channels: int, kernel: int, stride: int) -> nn.Module:
+    return _Convolution(*_separable(channels, kernel, stride), *_separable(channels, kernel, 1))
+
+
+def _dil_conv(channels: int, kernel: int, stride: int) -> nn.Module:
+    return _Convolution(*_separable(channels, kernel, stride, dilation=2))
+
+
+class FactorizedReduce(nn.Module):
+    """Halves height and width: two stride-2 1x1 convolutions, the second shifted by one pixel, concatenated.
+
+    On a map of odd side (8x8 scans reach 1x1) the shifted half has one row and column fewer; it is padded with zeros at
+    the far edge, which leaves even sides, and so every published network, exactly as they are.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        if channels_out % 2:
+            raise ValueError(f"FactorizedReduce needs an even number of output channels, not {channels_out}")
+        self.relu = nn.ReLU()
+        self.conv_1 = nn.Conv2d(channels_in, channels_out // 2, 1, stride=2, bias=False)
+        self.conv_2 = nn.Conv2d(channels_in, channels_out // 2, 1, stride=2, bias=False)
+        self.bn = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(x)
+        shifted = nn.functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
+        out: Tensor = self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1))
+        return out
+
+
+class Zero(nn.Module):
+    """The `none` operation: no signal, at the right size."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.stride, :: self.stride].mul(0.0)
+
+
+OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
+    "none": lambda c, s: Zero(s),
+    "max_pool_3x3": lambda c, s: nn.MaxPool2d(3, stride=s, padding=1),
+    "avg_pool_3x3": lambda c, s: nn.AvgPool2d(3, stride=s, padding=1, count_include_pad=False),
+    "skip_connect": lambda c, s: nn.Identity() if s == 1 else FactorizedReduce(c, c),
+    "sep_conv_3x3": lambda c, s: _sep_conv(c, 3, s),
+    "sep_conv_5x5": lambda c, s: _sep_conv(c, 5, s),
+    "sep_conv_7x7": lambda c, s: _sep_conv(c, 7, s),
+    "dil_conv_3x3": lambda c, s: _dil_conv(c, 3, s),
+    "dil_conv_5x5": lambda c, s: _dil_conv(c, 5, s),
+    "conv_7x1_1x7": lambda c, s: nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(c, c, (1, 7), stride=(1, s), padding=(0, 3), bias=False),
+        nn.Conv2d(c, c, (7, 1), stride=(s, 1), padding=(3, 0), bias=False),
+        nn.BatchNorm2d(c),
+    ),
+}

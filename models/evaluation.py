@@ -1,0 +1,193 @@
+"""Model + examples + attack -> a stream of outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.attacks import registry
+from models.attacks.engine import Outcome, SlotEngine, Work, margins
+from models.classifier import Classifier, frozen
+from models.datasets.registry import Examples
+from models.errors import DeviceError, EvaluationError
+from models.specs import AttackSpec
+
+DEFAULT_SLOTS = 64
+
+
+@dataclass
+class CleanPass:
+    """Predictions without any attack, by position in the split: filled as examples are first needed."""
+
+    predictions: dict[int, int] = field(default_factory=dict)
+    margins: dict[int, float] = field(default_factory=dict)
+    #: Examples whose clean logits are not finite.
+    infinite: set[int] = field(default_factory=set)
+
+
+class Evaluator:
+    """One model on one split of one dataset; attacks share the clean predictions.
+
+    Raises `EvaluationError` when model and data do not fit each other or the logits cannot be believed.
+    """
+
+    def __init__(
+        self, classifier: Classifier, examples: Examples, *, device: str = "cpu", slots: int | None = None
+    ) -> None:
+        self.device = torch.device(device)
+        self.classifier = classifier.to(self.device)
+        self.examples = examples
+        self.slots = slots or DEFAULT_SLOTS
+        self.clean = CleanPass()
+        #: What a reader of the number should know about the model; filled by `check`.
+        self.warnings: list[str] = []
+        if examples.n_classes != classifier.num_classes:
+            raise EvaluationError(
+                f"the model has {classifier.num_classes} classes and {examples.dataset} has {examples.n_classes}."
+            )
+
+    def check(self, indices: Sequence[int]) -> None:
+        """Look at one batch: two forward passes must agree, and logits must not be probabilities.
+
+        Fills `warnings`; raises `EvaluationError` when a forward pass fails.
+        """
+        batch = self._images(list(indices)[: self.slots])
+        with frozen(self.classifier), torch.no_grad():
+            try:
+                logits = self.classifier(batch)
+                again = self.classifier(batch)
+            except (RuntimeError, ValueError) as error:
+                if is_out_of_memory(error):
+                    return
+                first_line = str(error).strip().partition("\n")[0]
+                raise EvaluationError(
+                    f"the model cannot take {self.examples.dataset} images of shape "
+                    f"{tuple(self.examples.images.shape[1:])}: {first_line}."
+                ) from error
+        self.warnings.clear()
+        scale = logits.abs().amax(1, keepdim=True).clamp_min(1e-12)
+        if float(((logits - again) / scale).abs().max()) > 1e-4:
+            self.warnings.append(
+                "randomised model: two forward passes differ, so one attack run overstates its robustness"
+            )
+        if bool((logits >= 0).all()) and float((logits.sum(1) - 1).abs().max()) < 1e-5:
+            self.warnings.append("probabilities, not logits: the gradient of the cross-entropy is distorted")
+
+    def run(
+        self, attack: AttackSpec, indices: Sequence[int], *, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[list[Outcome]]:
+        """Yield outcomes as examples leave; every index comes exactly once unless `stop` says true in between.
+
+        On out-of-memory the number of slots is halved and the examples in flight start again; nothing is lost.
+        """
+        pending = dict.fromkeys(int(i) for i in indices)
+        with frozen(self.classifier):
+            while pending:
+                try:
+                    for outcomes in self._attempt(attack, list(pending)):
+                        for outcome in outcomes:
+                            del pending[outcome.example]
+                        yield outcomes
+                        if stop():
+                            return
+                    break
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                if self.slots == 1:
+                    raise DeviceError(f"{self.device} ran out of memory with a single example: use a smaller model.")
+                self.slots = max(1, self.slots // 2)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def _attempt(self, attack: AttackSpec, indices: list[int]) -> Iterator[list[Outcome]]:
+        pixel = attack.threat_space == "pixel"
+        engine = SlotEngine(
+            self.classifier if pixel else self.classifier.logits_of_normalized,
+            registry.kernel(attack),
+            slots=self.slots,
+            device=self.device,
+            enforce_ball=pixel,
+        )
+        settled: list[Outcome] = []
+
+        def stream() -> Iterator[Work]:
+            for index in self._with_clean(indices):
+                work = self._work(index, pixel)
+                if index in self.clean.infinite or (attack.verdict == "worst" and work.clean_prediction != work.label):
+                    settled.append(self._settled(work, infinite=index in self.clean.infinite))
+                else:
+                    yield work
+
+        for outcomes in engine.run(stream()):
+            yield [*settled, *outcomes]
+            settled.clear()
+        if settled:
+            yield settled
+
+    def _with_clean(self, indices: list[int]) -> Iterator[int]:
+        """The same indices, each with its clean prediction at hand, computed a batch ahead."""
+        for begin in range(0, len(indices), self.slots):
+            block = indices[begin : begin + self.slots]
+            missing = [i for i in block if i not in self.clean.predictions]
+            if missing:
+                labels = torch.from_numpy(self.examples.labels[missing]).to(self.device)
+                images = self._images(missing)
+                padding = self.slots - len(missing)
+                with torch.no_grad():
+                    logits = self.classifier(torch.cat([images, images[:1].expand(padding, *images.shape[1:])]))
+                logits = logits[: len(missing)]
+                finite = torch.isfinite(logits).all(1).tolist()
+                self.clean.infinite.update(i for i, ok in zip(missing, finite, strict=True) if not ok)
+                self.clean.predictions.update(zip(missing, logits.argmax(1).tolist(), strict=True))
+                self.clean.margins.update(zip(missing, margins(logits, labels).tolist(), strict=True))
+            yield from block
+
+    def _images(self, indices: list[int]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.examples.images[indices])).to(self.device)
+
+    def _work(self, index: int, pixel: bool) -> Work:
+        image = torch.from_numpy(self.examples.images[index])
+        if not pixel:
+            with torch.no_grad():
+                image = self.classifier.normalize(image[None].to(self.device))[0]
+        return Work(
+            index=index,
+            image=image,
+            label=int(self.examples.labels[index]),
+            clean_prediction=self.clean.predictions[index],
+            clean_margin=self.clean.margins[index],
+        )
+
+    @staticmethod
+    def _settled(work: Work, *, infinite: bool) -> Outcome:
+        """An example that needs no attack: misclassified as it is, or without finite logits."""
+        correct = not infinite and work.clean_prediction == work.label
+        return Outcome(
+            example=work.index,
+            label=work.label,
+            clean_prediction=work.clean_prediction,
+            adversarial_prediction=None if infinite else work.clean_prediction,
+            clean_correct=correct,
+            robust=None if infinite else False,
+            broken_at_step=None,
+            broken_at_restart=None,
+            distance=None if infinite else 0.0,
+            clean_margin=None if infinite else work.clean_margin,
+            margin=None if infinite else work.clean_margin,
+            forwards=work.forwards,
+            backwards=0,
+            zero_gradient_steps=0,
+            error="non-finite logits on the clean image" if infinite else None,
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no memory left."""
+    kinds = (MemoryError, torch.OutOfMemoryError) if hasattr(torch, "OutOfMemoryError") else (MemoryError,)
+    text = str(error)
+    return isinstance(error, kinds) or "can't allocate memory" in text or "out of memory" in text.lower()

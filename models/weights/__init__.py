@@ -1,0 +1,1 @@
+"""Weights: files that say what they are, found and read safely."""
