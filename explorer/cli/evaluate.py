@@ -1,0 +1,252 @@
+"""`nasrob-tui eval`: attack models and store every outcome."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from explorer import errors
+from explorer.cli.options import DeviceOption, FormatOption, SetOption, StoreOption, ThreadsOption, open_app
+from explorer.render import Column, Format
+
+#: Keys of an evaluation in `--format json`, in this order. They are part of the interface: add, never change.
+RESULT_KEYS = (
+    "evaluation_id",
+    "architecture",
+    "architecture_id",
+    "family",
+    "model_sha256",
+    "dataset",
+    "dataset_id",
+    "n_examples",
+    "n_requested",
+    "attack",
+    "threat_space",
+    "verdict",
+    "clean_accuracy",
+    "robust_accuracy",
+    "robust_accuracy_low",
+    "robust_accuracy_high",
+    "hrs",
+    "pp_hrs",
+    "attack_success_rate",
+    "params",
+    "macs",
+    "forwards",
+    "backwards",
+    "seconds",
+    "status",
+    "warnings",
+    "device",
+    "precision",
+    "preprocessing",
+    "updated_at",
+)
+
+_TABLE = (
+    Column("architecture_id", "architecture"),
+    Column("dataset_id", "dataset"),
+    Column("attack_label", "attack"),
+    Column("threat_space", "threat space"),
+    Column("n_examples", "n"),
+    Column("clean_accuracy", "clean %", 1),
+    Column("robust_accuracy", "robust %", 1),
+    Column("interval", "95 %", align="right"),
+    Column("hrs", "HRS", 1),
+    Column("forwards", "forwards"),
+    Column("backwards", "backwards"),
+    Column("seconds", "s", 1),
+    Column("status", "status"),
+    Column("warnings", "warnings"),
+)
+
+
+def command(
+    arch: Annotated[
+        list[str] | None,
+        typer.Option("--arch", help="Architecture, such as darts or darts@init_channels=8,layers=5. Repeatable."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("--weights", help="Weights for each --arch: a file, or the beginning of a SHA-256. Repeatable."),
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Dataset [default: digits]. Repeatable.")] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option("--attack", help="Attack, such as fgsm, pgd, pgd-20 or pgd@eps=4/255,steps=20 [default: pgd]. Repeatable."),
+    ] = None,
+    eps: Annotated[
+        list[str] | None,
+        typer.Option("--eps", help="Perturbation size in [0, 1] pixels, such as 8/255 [default: the attack's]. Repeatable."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps of the iterated attacks.")] = None,
+    step_size: Annotated[str | None, typer.Option("--step-size", help="Step size of the iterated attacks, such as 2/255.")] = None,
+    restarts: Annotated[int | None, typer.Option("--restarts", help="Random restarts of the iterated attacks.")] = None,
+    examples: Annotated[
+        int | None,
+        typer.Option("--examples", help="First examples of the stored, class-balanced order [default: all]."),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Split of the dataset.")] = "test",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the attack's randomness.")] = 0,
+    threat_space: Annotated[
+        str,
+        typer.Option(
+            "--threat-space",
+            help="pixel, or normalized-clamped: eps on normalised inputs clamped to [0, 1], as in the study's public code.",
+        ),
+    ] = "pixel",
+    verdict: Annotated[
+        str, typer.Option("--verdict", help="worst: any visited iterate that fools counts; last: only the last one.")
+    ] = "worst",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Slots of the engine: examples attacked side by side [default: 64].")
+    ] = None,
+    set_: SetOption = None,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Work here and print the result; otherwise the app opens on the running job.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Measure again what the store has already.")] = False,
+    store: StoreOption = None,
+    format: FormatOption = Format.table,
+    json_progress: Annotated[
+        bool, typer.Option("--json-progress", help="Print the events as JSON lines on stderr instead of a progress bar.")
+    ] = False,
+    job: Annotated[int | None, typer.Option("--job", hidden=True, help="Work on a job that is written already.")] = None,
+) -> None:
+    """Attack models and keep every outcome.
+
+    A finished evaluation is answered from the store; an interrupted one goes on at the first missing example.
+    """
+    from explorer import settings as settings_of
+    from explorer.jobs import folder, planning
+
+    settings = settings_of.load(store)
+    if job is not None:
+        raise typer.Exit(_work(folder.find(settings.jobs, job), json_progress)[0])
+    requests = planning.plan(
+        planning.Asked(
+            architectures=arch or (),
+            weights=weights or (),
+            datasets=dataset or ("digits",),
+            attacks=attack or ("pgd",),
+            eps=eps or (),
+            options=set_ or (),
+            steps=steps,
+            step_size=step_size,
+            restarts=restarts,
+            seed=seed,
+            examples=examples,
+            split=split,
+            threat_space=threat_space,
+            verdict=verdict,
+            device=device,
+            threads=threads,
+            slots=batch_size,
+            force=force,
+        ),
+        settings,
+    )
+    if not headless:
+        jobs = [folder.create(settings.jobs, request) for request in requests]
+        for started in jobs:
+            started.start()
+        raise typer.Exit(open_app(settings, jobs[0].number))
+    exit_code = errors.OK
+    identities: list[str] = []
+    for request in requests:
+        known = _already_stored(request)
+        if known is not None:
+            identities += known
+            continue
+        code, worked = _work(folder.create(settings.jobs, request), json_progress)
+        exit_code = exit_code or code
+        identities += worked
+        if code == errors.INTERRUPTED:
+            break
+    if identities:
+        _print_results(settings.store, identities, format)
+    raise typer.Exit(exit_code)
+
+
+def _already_stored(request: Any) -> list[str] | None:
+    """The identities of a request's evaluations if all of them are complete in the store, else None. Without torch."""
+    from store import Store
+    from store.errors import StoreNotFound
+
+    if request.force or any(model.sha256 is None for model in request.models):
+        return None
+    identities = [request.evaluation(m, a).identity for m in request.models for a in request.attacks]
+    try:
+        with Store(Path(request.store)).read() as connection:
+            complete = connection.execute(
+                "SELECT count(*) FROM evaluations WHERE status = 'complete' AND evaluation_id IN (SELECT unnest(?))",
+                [identities],
+            ).fetchone()
+    except StoreNotFound:
+        return None
+    return identities if complete and complete[0] == len(set(identities)) else None
+
+
+class _Interruption:
+    """Turns the first ctrl-C or SIGTERM into a polite end between two steps; a second ctrl-C ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def install(self) -> None:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), self._handle)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def _work(job: Any, json_progress: bool) -> tuple[int, list[str]]:
+    """Work on a job in this process; returns the exit code and the identities of its evaluations."""
+    from explorer.cli.progress import JsonProgress, progress_for
+    from explorer.jobs.runner import Runner
+
+    stop = _Interruption()
+    stop.install()
+    with JsonProgress(sys.stderr) if json_progress else progress_for(sys.stderr) as listener:
+        runner = Runner(job, job.request(), listeners=[listener], stop=stop)
+        return runner.run(), runner.evaluation_ids
+
+
+def _print_results(store: Path, identities: list[str], form: Format) -> None:
+    from explorer import render
+    from store import Store, results
+
+    rows = results.evaluation_rows(Store(store), list(dict.fromkeys(identities)))
+    shown: list[dict[str, Any]] = [{key: row.get(key) for key in RESULT_KEYS} for row in rows]
+    if form is not Format.table:
+        render.print_rows(shown, form=form, names=RESULT_KEYS)
+        return
+    for row in shown:
+        row["attack_label"] = attack_label(row["attack"])
+        row["interval"] = interval(row)
+    render.print_rows(shown, form=form, columns=_TABLE)
+
+
+def attack_label(config: dict[str, Any]) -> str:
+    from models.specs import AttackSpec
+
+    return AttackSpec.from_dict(config).label
+
+
+def interval(row: dict[str, Any]) -> str | None:
+    """The 95 % interval as people read it: 20.4–28.2."""
+    low, high = row["robust_accuracy_low"], row["robust_accuracy_high"]
+    return None if low is None or high is None else f"{low:.1f}–{high:.1f}"

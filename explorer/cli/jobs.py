@@ -1,0 +1,93 @@
+"""`nasrob-tui jobs`: what runs, what ran, and how to stop or continue it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from explorer.cli.options import FormatOption
+from explorer.render import Column, Format
+
+app = typer.Typer(help="List jobs; cancel, resume or show one.", invoke_without_command=True, rich_markup_mode=None)
+
+Number = Annotated[int, typer.Argument(help="Number of the job.")]
+
+
+@app.callback()
+def list_(context: typer.Context, format: FormatOption = Format.table) -> None:
+    """List jobs; cancel, resume or show one."""
+    if context.invoked_subcommand is not None:
+        return
+    from explorer import render, settings
+    from explorer.errors import ExplorerError
+    from explorer.jobs import folder
+
+    rows: list[dict[str, Any]] = []
+    for job in folder.all_jobs(settings.load().jobs):
+        events = job.events()
+        try:
+            title, store = job.request().title, job.request().store
+        except ExplorerError as error:
+            title, store = str(error), None
+        finished = sum(e.kind == "evaluation_finished" for e in events)
+        total = next((e.data.get("n_evaluations") for e in events if e.kind == "job_started"), None)
+        rows.append(
+            {
+                "job": job.number,
+                "state": job.state(events),
+                "evaluations_finished": finished,
+                "evaluations": total,
+                "title": title,
+                "started_at": events[0].time if events else None,
+                "store": store,
+            }
+        )
+    names = ("job", "state", "evaluations_finished", "evaluations", "title", "started_at", "store")
+    columns = [
+        Column("job", "job"),
+        Column("state", "state"),
+        Column("evaluations_finished", "done"),
+        Column("evaluations", "of"),
+        Column("title", "what"),
+        Column("started_at", "started"),
+    ]
+    render.print_rows(rows, form=format, columns=columns, names=names)
+
+
+@app.command()
+def cancel(number: Number) -> None:
+    """Stop a running job; what it finished stays in the store."""
+    job = _find(number)
+    if not job.cancel():
+        from explorer.errors import FAILED, ExplorerError
+
+        raise ExplorerError(f"job {number} is not running (it is {job.state()}).", FAILED)
+    typer.echo(f"job {number} is stopping", err=True)
+
+
+@app.command()
+def resume(number: Number) -> None:
+    """Continue a job that was cancelled, failed or killed, in the background."""
+    job = _find(number)
+    if job.alive():
+        from explorer.errors import FAILED, ExplorerError
+
+        raise ExplorerError(f"job {number} is running already.", FAILED)
+    job.request()
+    job.start()
+    typer.echo(f"job {number} goes on in the background; `nasrob-tui jobs` shows it", err=True)
+
+
+@app.command()
+def show(number: Number) -> None:
+    """Print the events of a job as JSON lines."""
+    for event in _find(number).events():
+        typer.echo(event.to_json())
+
+
+def _find(number: int) -> Any:
+    from explorer import settings
+    from explorer.jobs import folder
+
+    return folder.find(settings.load().jobs, number)

@@ -1,0 +1,241 @@
+"""`nasrob-tui train`: weights for an architecture on a dataset."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from explorer.cli.options import DeviceOption, FormatOption, SetOption, StoreOption, ThreadsOption
+from explorer.render import Column, Format
+
+if TYPE_CHECKING:
+    from explorer.settings import Settings
+    from models.training.loop import EpochReport, TrainingPlan
+
+
+def command(
+    arch: Annotated[list[str] | None, typer.Option("--arch", help="Architecture to train. Repeatable.")] = None,
+    dataset: Annotated[str, typer.Option("--dataset", help="Dataset to train on.")] = "digits",
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="standard or darts [default: the architecture's own].")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs, instead of the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate, instead of the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Batch size, instead of the recipe's.")] = None,
+    set_recipe: Annotated[
+        list[str] | None,
+        typer.Option("--set-recipe", metavar="KEY=VALUE", help="Any key of the recipe, such as weight_decay=1e-3. Repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of initialisation, order and augmentation.")] = 0,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    set_: SetOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Weights file to write (one --arch only).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Train again what is trained already.")] = False,
+    store: StoreOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Train architectures by their recipe and keep the weights.
+
+    An interrupted training goes on at its last whole epoch when the same command is run again.
+    """
+    from explorer import render
+    from explorer import settings as settings_of
+    from explorer.errors import ExplorerError
+    from explorer.jobs.planning import parse_options
+    from models.architectures import registry as architectures
+    from models.datasets import registry as datasets
+    from models.devices import check_name
+    from models.training import recipes
+
+    if not arch:
+        raise ExplorerError("name at least one --arch: `nasrob-tui archs` lists them.")
+    if out is not None and len(arch) > 1:
+        raise ExplorerError("--out names one file: train one --arch at a time, or leave it out.")
+    if out is not None and out.suffix != ".safetensors":
+        raise ExplorerError(f"--out {out} must end in .safetensors.")
+    check_name(device)
+    settings = settings_of.load(store)
+    entry = datasets.find(dataset)
+    overrides: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
+    overrides |= {key: _value(text) for key, text in parse_options(set_recipe or ()).items()}
+    plans = []
+    for text in arch:
+        spec = architectures.parse_architecture(text, parse_options(set_ or ()), small=entry.small)
+        chosen = recipe or architectures.find(spec.name).recipe
+        plans.append((spec, recipes.load(chosen, entry.name, overrides)))
+    rows = [
+        _train(spec, found, entry.name, seed, device, threads, out, force, settings) for spec, found in plans
+    ]
+    columns = [
+        Column("architecture", "architecture"),
+        Column("dataset", "dataset"),
+        Column("seed", "seed"),
+        Column("epochs", "epochs"),
+        Column("clean_accuracy", "clean %", 1),
+        Column("short", "SHA-256"),
+        Column("path", "weights"),
+    ]
+    names = ("architecture", "dataset", "seed", "recipe", "epochs", "clean_accuracy", "sha256", "path")
+    if format is Format.table:
+        rows = [{**row, "short": row["sha256"][:12]} for row in rows]
+    render.print_rows(rows, form=format, columns=columns, names=names)
+
+
+def _value(text: str) -> Any:
+    """A recipe value as TOML would read it."""
+    import tomllib
+
+    from models.errors import InvalidSpec
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        raise InvalidSpec(f"--set-recipe value {text!r} is no number, true or false.") from None
+
+
+def _train(
+    architecture: Any,
+    recipe: Any,
+    dataset: str,
+    seed: int,
+    device: str,
+    threads: int | None,
+    out: Path | None,
+    force: bool,
+    settings: Settings,
+) -> dict[str, Any]:
+    from explorer.jobs import rows
+    from models import counting, devices
+    from models.datasets import registry as datasets
+    from models.training import loop
+    from models.weights import catalogue
+    from models.weights.files import save_weights
+    from store import Store, results
+
+    entry = datasets.find(dataset)
+    examples = datasets.load(entry.name, "train")
+    plan = loop.TrainingPlan(architecture, entry, recipe, seed, examples.fingerprint)
+    path = out.absolute() if out else settings.weights / entry.name / f"{architecture.canonical}-seed{seed}-{plan.identity[:8]}.safetensors"
+    record = catalogue.read_record(path) if path.exists() and not force else None
+    if record is not None and (record.architecture, record.recipe, record.seed, record.dataset_fingerprint) == (
+        architecture.canonical,
+        recipe.to_dict(),
+        seed,
+        examples.fingerprint,
+    ):
+        print(f"{architecture.canonical} is trained already (--force trains it again)", file=sys.stderr)
+        return _row(record, str(path))
+    results_store = Store(settings.store)
+    results_store.ensure()
+    where = devices.choose(device)
+    devices.set_threads(threads)
+    checkpoint = settings.checkpoints / f"{plan.identity}.pt"
+    if force:
+        checkpoint.unlink(missing_ok=True)
+    classifier = _with_progress(plan, examples, where, checkpoint)
+    test = datasets.load(entry.name, "test")
+    record = save_weights(
+        path,
+        classifier.network,
+        catalogue.WeightsRecord(
+            architecture=architecture.canonical,
+            dataset=entry.name,
+            dataset_fingerprint=examples.fingerprint,
+            num_classes=entry.n_classes,
+            in_channels=entry.image_shape[0],
+            mean=entry.preprocessing.mean,
+            std=entry.preprocessing.std,
+            tensors_sha256="",
+            origin="trained",
+            recipe_name=recipe.name,
+            recipe=recipe.to_dict(),
+            seed=seed,
+            clean_accuracy=loop.accuracy(classifier, test, device=where),
+            clean_examples=len(test),
+            software_version=rows.software_version(),
+            created_at=rows.utc_now(),
+        ),
+    )
+    counts = counting.count(architecture, num_classes=entry.n_classes, image_shape=entry.image_shape)
+    results.record_model(
+        results_store,
+        rows.architecture_row(architecture),
+        rows.model_row(architecture, entry, record.tensors_sha256, str(path), record, counts),
+    )
+    checkpoint.unlink(missing_ok=True)
+    return _row(record, str(path))
+
+
+def _row(record: Any, path: str) -> dict[str, Any]:
+    return {
+        "architecture": record.architecture,
+        "dataset": record.dataset,
+        "seed": record.seed,
+        "recipe": record.recipe_name,
+        "epochs": record.recipe["epochs"],
+        "clean_accuracy": record.clean_accuracy,
+        "sha256": record.tensors_sha256,
+        "path": path,
+    }
+
+
+def _with_progress(plan: TrainingPlan, examples: Any, device: str, checkpoint: Path) -> Any:
+    """Train with a bar and the time left on stderr: a bar on a terminal, a line every ten seconds elsewhere."""
+    from explorer.cli.progress import clock
+    from models.training import loop
+
+    title = plan.architecture.canonical
+    began = time.monotonic()
+    fresh = 0
+    said = 0.0
+
+    def left(report: EpochReport) -> str:
+        rate = (time.monotonic() - began) / max(fresh, 1)
+        return clock(rate * (report.epochs - report.epoch))
+
+    def line(report: EpochReport) -> None:
+        nonlocal fresh, said
+        if report.resumed:
+            print(f"{title}: resuming after epoch {report.epoch} of {report.epochs}", file=sys.stderr)
+            return
+        fresh += 1
+        if report.epoch == report.epochs or time.monotonic() - said > 10:
+            said = time.monotonic()
+            print(
+                f"{title}: epoch {report.epoch}/{report.epochs}, loss {report.loss:.3f}, train {report.accuracy:.1f} %, "
+                f"{left(report)} left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    try:
+        if not sys.stderr.isatty():
+            return loop.train(plan, examples, device=device, checkpoint=checkpoint, on_epoch=line)
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        with Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("epochs {task.fields[state]}", markup=False),
+            console=Console(stderr=True, highlight=False),
+            transient=True,
+        ) as bar:
+            task = bar.add_task(title, total=plan.recipe.epochs, state="")
+
+            def show(report: EpochReport) -> None:
+                nonlocal fresh
+                fresh += not report.resumed
+                state = f"loss {report.loss:.3f}, train {report.accuracy:.1f} %"
+                bar.update(task, completed=report.epoch, state=state + (f", {left(report)} left" if fresh else ", resumed"))
+
+            return loop.train(plan, examples, device=device, checkpoint=checkpoint, on_epoch=show)
+    except KeyboardInterrupt:
+        print(f"{title}: stopped; the same command goes on after the last whole epoch.", file=sys.stderr)
+        raise

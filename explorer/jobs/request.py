@@ -1,0 +1,126 @@
+"""A request: what a job is to do, validated, written to its folder, and read back by its process."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from explorer.errors import ExplorerError
+from models.specs import AttackSpec, EvaluationSpec, Preprocessing
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RequestedModel:
+    """A model by architecture (canonical text) and weights file. `sha256` is None when only reading the file can tell."""
+
+    architecture: str
+    weights: str
+    sha256: str | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Models x attacks on the first `examples` of one split of each dataset."""
+
+    models: tuple[RequestedModel, ...]
+    dataset: str
+    split: str
+    examples: int | None
+    attacks: tuple[AttackSpec, ...]
+    store: str
+    device: str = "auto"
+    threads: int | None = None
+    slots: int | None = None
+    force: bool = False
+    version: int = field(default=VERSION)
+
+    def to_json(self) -> str:
+        data = asdict(self)
+        data["attacks"] = [a.to_dict() for a in self.attacks]
+        return json.dumps(data, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> Request:
+        """Raises `ExplorerError` for a request that is damaged or from another version."""
+        try:
+            data: dict[str, Any] = json.loads(text)
+            if data["version"] != VERSION:
+                raise ExplorerError(f"{path} is a request of version {data['version']}; this software reads {VERSION}.")
+            data["models"] = tuple(
+                RequestedModel(**{**m, "mean": tuple(m["mean"]), "std": tuple(m["std"])}) for m in data["models"]
+            )
+            data["attacks"] = tuple(AttackSpec.from_dict(a) for a in data["attacks"])
+            return cls(**data)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ExplorerError(f"{path} is not a valid request ({error}).") from None
+
+    def evaluation(self, model: RequestedModel, attack: AttackSpec, sha256: str | None = None) -> EvaluationSpec:
+        """The specification, and so the identity, of one evaluation of this request."""
+        from models.datasets import registry
+
+        examples = registry.load(self.dataset, self.split)  # type: ignore[arg-type]
+        indices = examples.subset(self.examples)
+        identity = sha256 or model.sha256
+        if identity is None:
+            raise ValueError("the model's SHA-256 is not known before its weights are read")
+        return EvaluationSpec(
+            model_sha256=identity,
+            preprocessing=Preprocessing(model.mean, model.std),
+            dataset_fingerprint=examples.fingerprint,
+            split=self.split,
+            subset_digest=registry.subset_digest(indices),
+            n_examples=len(indices),
+            attack=attack,
+        )
+
+    @property
+    def title(self) -> str:
+        """What the job is, in one line."""
+        models = ", ".join(m.architecture for m in self.models[:2]) + (f" +{len(self.models) - 2}" if len(self.models) > 2 else "")
+        attacks = ", ".join(a.label for a in self.attacks[:2]) + (f" +{len(self.attacks) - 2}" if len(self.attacks) > 2 else "")
+        return f"{models} · {attacks}"
+
+    def command(self) -> str:
+        """The command line that asks for the same."""
+        words = ["nasrob-tui", "eval", "--headless"]
+        for model in self.models:
+            words += ["--arch", model.architecture, "--weights", model.weights]
+        words += ["--dataset", self.dataset]
+        for attack in self.attacks:
+            words += ["--attack", inline(attack)]
+        words += ["--examples", str(self.examples)] if self.examples is not None else []
+        first = self.attacks[0]
+        for flag, value, default in (
+            ("--seed", first.seed, 0),
+            ("--threat-space", first.threat_space, "pixel"),
+            ("--verdict", first.verdict, "worst"),
+            ("--device", self.device, "auto"),
+            ("--threads", self.threads, None),
+            ("--batch-size", self.slots, None),
+        ):
+            words += [flag, str(value)] if value != default else []
+        words += ["--store", self.store] + (["--force"] if self.force else [])
+        return shlex.join(words)
+
+
+def inline(attack: AttackSpec) -> str:
+    """The attack as one word that `--attack` reads: `pgd@eps=8/255,steps=10`."""
+    from models.attacks import registry
+
+    entry = registry.find(attack.name)
+    settings: dict[str, object] = {
+        "eps": attack.eps.text,
+        "steps": attack.steps,
+        "step_size": attack.step_size.text,
+        "restarts": attack.restarts,
+        "random_start": str(attack.random_start).lower(),
+    }
+    kept = [f"{key}={value}" for key, value in settings.items() if key not in entry.fixed]
+    return f"{attack.name}@{','.join(kept)}"

@@ -1,0 +1,377 @@
+"""The process of a job: works off the request, stores outcomes as they come, and says what happens.
+
+The command line runs it in the foreground, the app starts it detached; there is no other way to a result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from explorer import errors
+from explorer.errors import ExplorerError
+from explorer.jobs import rows
+from explorer.jobs.folder import Event, Job
+from explorer.jobs.request import Request, RequestedModel
+from models.architectures import registry as architectures
+from models.datasets import registry as datasets
+from models.errors import ModelsError, WeightsError
+from models.specs import AttackSpec, EvaluationSpec
+from store.errors import StoreBusy, StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from models.attacks.engine import Outcome
+    from models.evaluation import Evaluator
+    from models.weights.files import LoadedModel
+    from store.connection import Store
+    from store.rows import OpenedEvaluation
+
+#: Outcomes are written at most this often, so that other processes get their turn at the store.
+FLUSH_SECONDS = 1.0
+#: Progress is shown at most this often, and written to the job's log at most that often.
+SHOW_SECONDS, LOG_SECONDS = 0.1, 0.25
+#: How long to keep trying to store the last outcomes of an evaluation while others hold the store.
+LAST_FLUSH_PATIENCE = 120.0
+
+Listener = Callable[[Event], None]
+
+
+@dataclass
+class Tally:
+    """Running counts of one evaluation, stored ones included."""
+
+    n_done: int = 0
+    n_clean_correct: int = 0
+    n_robust: int = 0
+    n_errors: int = 0
+    forwards: int = 0
+    backwards: int = 0
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self.n_done += 1
+            self.n_errors += outcome.error is not None
+            self.n_clean_correct += outcome.clean_correct and outcome.error is None
+            self.n_robust += bool(outcome.robust)
+            self.forwards += outcome.forwards
+            self.backwards += outcome.backwards
+
+    @classmethod
+    def of_stored(cls, table: pa.Table) -> Tally:
+        """The counts of outcomes that are stored already."""
+        import pyarrow.compute as pc
+
+        tally = cls(n_done=table.num_rows)
+        if table.num_rows:
+            fine = pc.is_null(table["error"])
+            tally.n_errors = table.num_rows - int(pc.sum(fine).as_py())
+            tally.n_clean_correct = int(pc.sum(pc.and_(table["clean_correct"], fine)).as_py())
+            tally.n_robust = int(pc.sum(table["robust"]).as_py() or 0)
+            tally.forwards = int(pc.sum(table["forwards"]).as_py())
+            tally.backwards = int(pc.sum(table["backwards"]).as_py())
+        return tally
+
+
+class Runner:
+    """Works off one job. `stop` is asked between steps; when it says true, what is finished is stored and marked partial."""
+
+    def __init__(
+        self,
+        job: Job,
+        request: Request,
+        *,
+        listeners: Sequence[Listener] = (),
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        from store import Store
+
+        self.job = job
+        self.request = request
+        self.listeners = list(listeners)
+        self.stop = stop
+        self.store: Store = Store(Path(request.store))
+        #: Identities of the evaluations of the request, in order, as far as they are known.
+        self.evaluation_ids: list[str] = []
+        self.failures: list[str] = []
+        self._logged_progress = 0.0
+
+    def emit(self, kind: str, *, log: bool = True, **data: Any) -> None:
+        """Tell the listeners and, unless `log` is off, the job's event log."""
+        event = self.job.append(kind, **data) if log else Event("", kind, data)
+        for listener in self.listeners:
+            listener(event)
+
+    def run(self) -> int:
+        """Do the work; returns the exit code. Errors that a user can act on are reported, never raised."""
+        exit_code = errors.FAILED
+        try:
+            self.job.claim()
+            self._work()
+            exit_code = errors.INTERRUPTED if self.stop() else errors.FAILED if self.failures else errors.OK
+        except Exception as error:
+            code = errors.exit_code_of(error)
+            exit_code = errors.FAILED if code is None else code
+            self.emit("error", message=str(error) if code is not None else f"{type(error).__name__}: {error}")
+            if code is None:
+                raise
+        except KeyboardInterrupt:
+            exit_code = errors.INTERRUPTED
+        finally:
+            state = {errors.OK: "complete", errors.INTERRUPTED: "cancelled"}.get(exit_code, "failed")
+            self.emit("job_finished", state=state, exit_code=exit_code)
+        return exit_code
+
+    def _work(self) -> None:
+        import torch
+
+        from models import devices
+
+        request = self.request
+        device = devices.choose(request.device)
+        threads = devices.set_threads(request.threads)
+        label = f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
+        total = len(request.models) * len(request.attacks)
+        self.emit("job_started", title=request.title, device=label, threads=threads, n_evaluations=total)
+        self.store.ensure()
+        number = 0
+        for model in request.models:
+            if self.stop():
+                return
+            try:
+                subject = Subject(self, model, device, label)
+            except ModelsError as error:
+                number += len(request.attacks)
+                self._fail(f"{model.architecture}: {error}")
+                continue
+            for attack in request.attacks:
+                number += 1
+                if self.stop():
+                    return
+                try:
+                    subject.evaluate(attack, number)
+                except ModelsError as error:
+                    self._fail(f"{model.architecture}, {attack.label}: {error}")
+
+    def _fail(self, message: str) -> None:
+        self.failures.append(message)
+        self.emit("error", message=message)
+
+    def progress(self, data: dict[str, Any]) -> None:
+        """Show progress; log it less often."""
+        now = time.monotonic()
+        log = now - self._logged_progress >= LOG_SECONDS
+        if log:
+            self._logged_progress = now
+        self.emit("progress", log=log, **data)
+
+
+class Subject:
+    """One model of a job, loaded and checked, under its attacks."""
+
+    def __init__(self, runner: Runner, model: RequestedModel, device: str, device_label: str) -> None:
+        from models import counting
+        from models.evaluation import Evaluator
+        from models.weights.files import load_model
+
+        request = runner.request
+        self.runner = runner
+        self.model = model
+        self.device_label = device_label
+        self.dataset = datasets.find(request.dataset)
+        self.examples = datasets.load(request.dataset, request.split)  # type: ignore[arg-type]
+        self.indices = [int(i) for i in self.examples.subset(request.examples)]
+        self.spec = architectures.parse_architecture(model.architecture)
+        self.loaded: LoadedModel = load_model(Path(model.weights), self.spec, self.dataset)
+        if model.sha256 is not None and model.sha256 != self.loaded.sha256:
+            raise WeightsError(f"{model.weights} has changed since the job was written: ask for it again.")
+        self.counts = counting.count(
+            self.spec, num_classes=self.dataset.n_classes, image_shape=self.dataset.image_shape
+        )
+        self.evaluator: Evaluator = Evaluator(self.loaded.classifier, self.examples, device=device, slots=request.slots)
+        self.evaluator.check(self.indices)
+
+    def evaluate(self, attack: AttackSpec, number: int) -> None:
+        """One evaluation: answered from the store, continued at the missing examples, or begun."""
+        from store import results
+
+        runner, request = self.runner, self.runner.request
+        spec = request.evaluation(self.model, attack, self.loaded.sha256)
+        runner.evaluation_ids.append(spec.identity)
+        opened = self._open(spec)
+        done = {int(i) for i in opened.done}
+        tally = Tally.of_stored(results.outcomes(runner.store, opened.evaluation_id))
+        runner.emit(
+            "evaluation_started",
+            evaluation_id=spec.identity,
+            number=number,
+            architecture=self.model.architecture,
+            model_sha256=self.loaded.sha256,
+            dataset=self.examples.identifier,
+            attack=attack.label,
+            eps=attack.eps.text,
+            n_requested=len(self.indices),
+            n_done=tally.n_done,
+            n_clean_correct=tally.n_clean_correct,
+            n_robust=tally.n_robust,
+        )
+        if opened.status == "complete":
+            self._report(spec.identity, from_store=True)
+            return
+        missing = [i for i in self.indices if i not in done]
+        recorder = Recorder(runner, opened.evaluation_id)
+        began = time.monotonic()
+        first = tally.n_done
+        shown = 0.0
+        try:
+            for outcomes in self.evaluator.run(attack, missing, stop=runner.stop):
+                tally.add(outcomes)
+                recorder.add(outcomes)
+                now = time.monotonic()
+                if now - shown >= SHOW_SECONDS:
+                    shown = now
+                    rate = (tally.n_done - first) / max(now - began, 1e-9)
+                    runner.progress(
+                        {
+                            "evaluation_id": spec.identity,
+                            "n_requested": len(self.indices),
+                            **vars(tally),
+                            "examples_per_second": rate,
+                            "eta_seconds": (len(self.indices) - tally.n_done) / rate if rate else None,
+                        }
+                    )
+        except BaseException as error:
+            # Whatever ended it, what is finished stays.
+            recorder.close()
+            failed = isinstance(error, ModelsError)
+            results.finish_evaluation(
+                runner.store,
+                opened.evaluation_id,
+                status="failed" if failed else "partial",
+                warnings=[*self.evaluator.warnings, *([str(error)] if failed else [])],
+            )
+            raise
+        recorder.close()
+        complete = tally.n_done >= len(self.indices)
+        finished = results.finish_evaluation(
+            runner.store,
+            opened.evaluation_id,
+            status="complete" if complete else "partial",
+            warnings=self._warnings(tally),
+        )
+        if finished.replaced:
+            said = f"re-run of {spec.identity}: {finished.n_changed} of {finished.n_compared} verdicts differ from the earlier result"
+            runner.emit("warning" if finished.n_changed else "note", message=said)
+        elif opened.staging:
+            said = f"the re-run of {spec.identity} has {tally.n_done} of {len(self.indices)} examples; the earlier result stands until it is complete"
+            runner.emit("note", message=said)
+        self._report(spec.identity, from_store=False)
+
+    def _open(self, spec: EvaluationSpec) -> OpenedEvaluation:
+        from store import results
+
+        request = self.runner.request
+        return results.open_evaluation(
+            self.runner.store,
+            architecture=rows.architecture_row(self.spec),
+            dataset=rows.dataset_row(self.dataset, self.examples),
+            model=rows.model_row(
+                self.spec, self.dataset, self.loaded.sha256, str(self.loaded.path), self.loaded.record, self.counts
+            ),
+            attack=rows.attack_row(spec.attack),
+            evaluation=rows.evaluation_row(
+                spec,
+                self.examples.identifier,
+                self.indices,
+                device=self.device_label,
+                job=self.runner.job.number,
+            ),
+            force=request.force,
+        )
+
+    def _warnings(self, tally: Tally) -> list[str]:
+        found = list(self.evaluator.warnings)
+        if tally.n_errors:
+            found.append(f"{tally.n_errors} examples gave non-finite logits and are in no accuracy")
+        return found
+
+    def _report(self, evaluation_id: str, *, from_store: bool) -> None:
+        from store import results
+
+        row = results.evaluation_rows(self.runner.store, [evaluation_id])[0]
+        keys = (
+            "status",
+            "clean_accuracy",
+            "robust_accuracy",
+            "robust_accuracy_low",
+            "robust_accuracy_high",
+            "seconds",
+            "warnings",
+        )
+        self.runner.emit(
+            "evaluation_finished",
+            evaluation_id=evaluation_id,
+            from_store=from_store,
+            n_done=row["n_examples"],
+            **{key: row[key] for key in keys},
+        )
+
+
+class Recorder:
+    """Collects outcomes and stores them in short batches; while others hold the store they wait in memory."""
+
+    def __init__(self, runner: Runner, evaluation_id: str) -> None:
+        self.runner = runner
+        self.evaluation_id = evaluation_id
+        self.pending: list[Outcome] = []
+        self.flushed = time.monotonic()
+        self.accounted = self.flushed
+        self.told = False
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        self.pending.extend(outcomes)
+        if time.monotonic() - self.flushed >= FLUSH_SECONDS:
+            try:
+                self.flush()
+            except StoreBusy as error:
+                # The work goes on; the next batch tries again.
+                self.flushed = time.monotonic()
+                if not self.told:
+                    self.told = True
+                    self.runner.emit("warning", message=f"{error} Outcomes wait in memory meanwhile.")
+
+    def flush(self) -> None:
+        """Store what is pending; raises `StoreError`, with everything still pending."""
+        from store import results
+
+        if not self.pending:
+            return
+        now = time.monotonic()
+        results.append_outcomes(
+            self.runner.store, self.evaluation_id, rows.outcome_table(self.pending), seconds=now - self.accounted
+        )
+        self.accounted = now
+        self.pending.clear()
+        self.flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Store the rest, waiting for others if need be; raises `ExplorerError` if it cannot be done."""
+        deadline = time.monotonic() + LAST_FLUSH_PATIENCE
+        while True:
+            try:
+                return self.flush()
+            except StoreBusy as error:
+                if time.monotonic() > deadline:
+                    raise ExplorerError(
+                        f"{error} {len(self.pending)} outcomes were not stored: run the same command again to continue.",
+                        errors.BUSY,
+                    ) from None
+            except StoreError as error:
+                raise ExplorerError(
+                    f"{error} {len(self.pending)} outcomes were not stored: run the same command again to continue.",
+                    errors.exit_code_of(error),
+                ) from None

@@ -1,0 +1,48 @@
+"""Where things are kept. `NASROB_HOME` moves all of it; `--store` moves the results alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The folders of one installation."""
+
+    home: Path
+    store: Path
+
+    @property
+    def weights(self) -> Path:
+        """Trained and imported weights, a folder a dataset."""
+        return self.home / "weights"
+
+    @property
+    def jobs(self) -> Path:
+        """One folder a job: the request and its events."""
+        return self.home / "jobs"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Trainings that were interrupted."""
+        return self.home / "checkpoints"
+
+    @property
+    def weights_folders(self) -> list[Path]:
+        """Where weights are looked for, in order."""
+        return [self.weights]
+
+
+def load(store: Path | None = None) -> Settings:
+    """The settings in force: `NASROB_HOME`, else the platform's data directory; `store` overrides the results file."""
+    given = os.environ.get("NASROB_HOME")
+    if given:
+        home = Path(given).expanduser()
+    else:
+        import platformdirs
+
+        home = Path(platformdirs.user_data_dir("nasrob-tui", appauthor=False))
+    home = home.absolute()
+    return Settings(home=home, store=(store.expanduser().absolute() if store else home / "results.duckdb"))
