@@ -1,4 +1,5 @@
-"""The command `nasrob-tui`. Checks that the three rooms are this distribution's own, then hands over to the command line.
+"""The command `nasrob-tui`. Checks that the three rooms are this distribution's own, then hands over to the command
+line.
 
 Their names (`models`, `store`, `explorer`) are common words; another folder of that name earlier on `sys.path` would be
 imported instead, and every number would come from somewhere else.
@@ -26,8 +27,8 @@ def shadowed(rooms: tuple[str, ...] = ROOMS) -> str | None:
         else:
             found = str(Path(spec.origin).parent)
         return (
-            f"nasrob-tui: the package '{room}' should come from {home / room}, but Python finds {found}. Remove that folder "
-            "from PYTHONPATH, or run nasrob-tui from an environment of its own."
+            f"nasrob-tui: the package '{room}' should come from {home / room}, but Python finds {found}. Remove that "
+            "folder from PYTHONPATH, or run nasrob-tui from an environment of its own."
         )
     return None
 

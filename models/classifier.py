@@ -51,7 +51,8 @@ class Classifier(nn.Module):
 
 
 def pick_logits(output: Any, n: int, num_classes: int) -> Tensor:
-    """The logits (n, num_classes) in what a network returned: the tensor itself, the first of a tuple, `logits` of a dict.
+    """The logits (n, num_classes) in what a network returned: the tensor itself, the first of a tuple, `logits` of a
+    dict.
 
     Raises `EvaluationError` for anything else, rather than guess.
     """
@@ -74,8 +75,8 @@ def pick_logits(output: Any, n: int, num_classes: int) -> Tensor:
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no parameter gradients, full float32 precision; everything is put back afterwards.
 
-    Raises `EvaluationError` at the end if a buffer (BatchNorm statistics, say) changed meanwhile: then the model was not
-    the same for every example and no verdict holds.
+    Raises `EvaluationError` at the end if a buffer (BatchNorm statistics, say) changed meanwhile: then the model was
+    not the same for every example and no verdict holds.
     """
     modes = [(module, module.training) for module in model.modules()]
     wants = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -95,8 +96,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = training
     if buffers_digest(model) != before:
         raise EvaluationError(
-            "the model changed its own buffers while it was evaluated (BatchNorm statistics?): its verdicts depend on the "
-            "order of examples. Make it deterministic in evaluation mode."
+            "the model changed its own buffers while it was evaluated (BatchNorm statistics?), so its verdicts depend "
+            "on the order of examples. Make it deterministic in evaluation mode."
         )
 
 

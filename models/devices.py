@@ -16,7 +16,9 @@ def check_name(name: str) -> str:
 
 
 def choose(name: str) -> str:
-    """The torch device for a name; `auto` takes CUDA, then MPS, then the CPU. Raises `DeviceError` if it is not there."""
+    """The torch device for a name; `auto` takes CUDA, then MPS, then the CPU. Raises `DeviceError` if it is not
+    there.
+    """
     import torch
 
     check_name(name)
@@ -28,7 +30,9 @@ def choose(name: str) -> str:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         wanted = int(name.partition(":")[2] or 0)
         if wanted >= count:
-            found = f"this machine has {count} CUDA device{'s' * (count != 1)}" if count else "torch sees no CUDA device"
+            found = (
+                f"this machine has {count} CUDA device{'s' * (count != 1)}" if count else "torch sees no CUDA device"
+            )
             raise DeviceError(f"device {name} is not there: {found}. Use --device cpu, or auto to take what there is.")
         return f"cuda:{wanted}"
     if name == "mps" and not torch.backends.mps.is_available():
@@ -44,7 +48,9 @@ def describe() -> list[dict[str, str]]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
-            found.append({"device": f"cuda:{index}", "name": f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"})
+            found.append(
+                {"device": f"cuda:{index}", "name": f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"}
+            )
     if torch.backends.mps.is_available():
         found.append({"device": "mps", "name": "Apple GPU"})
     return found

@@ -20,6 +20,7 @@ from models.errors import InvalidSpec
 #: so that results of two rules never share an identity.
 ENGINE_REVISION = 1
 
+
 def split_options(text: str) -> tuple[str, dict[str, str]]:
     """Split `darts@init_channels=8,layers=5` into the name and the options as written."""
     name, at, rest = text.strip().partition("@")
@@ -193,7 +194,9 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not self.mean:
-            raise InvalidSpec(f"mean has {len(self.mean)} channels and std {len(self.std)}: give one of each a channel.")
+            raise InvalidSpec(
+                f"mean has {len(self.mean)} channels and std {len(self.std)}: give one of each a channel."
+            )
         if any(not math.isfinite(v) for v in (*self.mean, *self.std)) or any(s <= 0 for s in self.std):
             raise InvalidSpec("mean and std must be finite, and std positive.")
 

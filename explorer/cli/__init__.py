@@ -81,7 +81,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = errors.exit_code_of(error)
         if debug or code is None:
             if code is None and not debug:
-                print(f"nasrob-tui: this is a bug ({type(error).__name__}: {error}). Please report it with:", file=sys.stderr)
+                print(
+                    f"nasrob-tui: this is a bug ({type(error).__name__}: {error}). Please report it with:",
+                    file=sys.stderr,
+                )
             import traceback
 
             traceback.print_exception(error)

@@ -15,7 +15,18 @@ from explorer import errors
 from explorer.cli.options import FormatOption, StoreOption
 from explorer.render import Column, Format
 
-_PACKAGES = ("nasrob-tui", "torch", "torchvision", "duckdb", "pyarrow", "textual", "typer", "rich", "safetensors", "numpy")
+_PACKAGES = (
+    "nasrob-tui",
+    "torch",
+    "torchvision",
+    "duckdb",
+    "pyarrow",
+    "textual",
+    "typer",
+    "rich",
+    "safetensors",
+    "numpy",
+)
 
 
 def command(store: StoreOption = None, format: FormatOption = Format.table) -> None:
@@ -65,7 +76,9 @@ def _store(path: Path) -> dict[str, Any]:
             return _row("store", f"{path}, held by {owner}")
         with found.read() as connection:
             counts = connection.execute("SELECT count(*), coalesce(sum(n_done), 0) FROM evaluations").fetchone()
-        return _row("store", f"{path}: {counts[0]} evaluations, {counts[1]} outcomes; nobody holds it" if counts else str(path))
+        return _row(
+            "store", f"{path}: {counts[0]} evaluations, {counts[1]} outcomes; nobody holds it" if counts else str(path)
+        )
     except StoreNotFound:
         return _row("store", f"{path}: will be made when it is needed")
     except StoreError as error:

@@ -74,17 +74,25 @@ def command(
         list[str] | None,
         typer.Option("--weights", help="Weights for each --arch: a file, or the beginning of a SHA-256. Repeatable."),
     ] = None,
-    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Dataset [default: digits]. Repeatable.")] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Dataset [default: digits]. Repeatable.")
+    ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option("--attack", help="Attack, such as fgsm, pgd, pgd-20 or pgd@eps=4/255,steps=20 [default: pgd]. Repeatable."),
+        typer.Option(
+            "--attack", help="Attack, such as fgsm, pgd, pgd-20 or pgd@eps=4/255,steps=20 [default: pgd]. Repeatable."
+        ),
     ] = None,
     eps: Annotated[
         list[str] | None,
-        typer.Option("--eps", help="Perturbation size in [0, 1] pixels, such as 8/255 [default: the attack's]. Repeatable."),
+        typer.Option(
+            "--eps", help="Perturbation size in [0, 1] pixels, such as 8/255 [default: the attack's]. Repeatable."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps of the iterated attacks.")] = None,
-    step_size: Annotated[str | None, typer.Option("--step-size", help="Step size of the iterated attacks, such as 2/255.")] = None,
+    step_size: Annotated[
+        str | None, typer.Option("--step-size", help="Step size of the iterated attacks, such as 2/255.")
+    ] = None,
     restarts: Annotated[int | None, typer.Option("--restarts", help="Random restarts of the iterated attacks.")] = None,
     examples: Annotated[
         int | None,
@@ -96,7 +104,7 @@ def command(
         str,
         typer.Option(
             "--threat-space",
-            help="pixel, or normalized-clamped: eps on normalised inputs clamped to [0, 1], as in the study's public code.",
+            help="pixel, or normalized-clamped: eps on normalised inputs, clamped to [0, 1], as the study's code has it.",
         ),
     ] = "pixel",
     verdict: Annotated[
@@ -105,19 +113,24 @@ def command(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Slots of the engine: examples attacked side by side [default: 64].")
+        int | None,
+        typer.Option("--batch-size", help="Slots of the engine: examples attacked side by side [default: 64]."),
     ] = None,
     set_: SetOption = None,
     headless: Annotated[
-        bool, typer.Option("--headless", help="Work here and print the result; otherwise the app opens on the running job.")
+        bool,
+        typer.Option("--headless", help="Work here and print the result; otherwise the app opens on the running job."),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Measure again what the store has already.")] = False,
     store: StoreOption = None,
     format: FormatOption = Format.table,
     json_progress: Annotated[
-        bool, typer.Option("--json-progress", help="Print the events as JSON lines on stderr instead of a progress bar.")
+        bool,
+        typer.Option("--json-progress", help="Print the events as JSON lines on stderr instead of a progress bar."),
     ] = False,
-    job: Annotated[int | None, typer.Option("--job", hidden=True, help="Work on a job that is written already.")] = None,
+    job: Annotated[
+        int | None, typer.Option("--job", hidden=True, help="Work on a job that is written already.")
+    ] = None,
 ) -> None:
     """Attack models and keep every outcome.
 

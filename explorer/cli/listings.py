@@ -57,7 +57,7 @@ def datasets(format: FormatOption = Format.table) -> None:
     rows = []
     for dataset in registry.entries().values():
         for split in dataset.splits:
-            examples = registry.load(dataset.name, split)  # type: ignore[arg-type]
+            examples = registry.load(dataset.name, split)
             rows.append(
                 {
                     "name": dataset.name,

@@ -23,7 +23,9 @@ ThreadsOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="An option of the architecture, such as init_channels=16. Repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="An option of the architecture, such as init_channels=16. Repeatable."
+    ),
 ]
 
 
@@ -33,7 +35,8 @@ def open_app(settings: Settings, focus_job: int | None = None) -> int:
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ExplorerError(
-            "the app needs a terminal. In scripts use `nasrob-tui eval --headless`; `nasrob-tui --help` lists the commands."
+            "the app needs a terminal. In scripts use `nasrob-tui eval --headless`; "
+            "`nasrob-tui --help` lists the commands."
         )
     from explorer.app import run
 

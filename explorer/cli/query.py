@@ -64,7 +64,7 @@ def tradeoff(
 
 
 def sql(
-    statement: Annotated[str, typer.Argument(help="One statement that only reads, such as \"SELECT * FROM tradeoff\".")],
+    statement: Annotated[str, typer.Argument(help='One statement that only reads, such as "SELECT * FROM tradeoff".')],
     limit: Annotated[int, typer.Option("--limit", min=1, help="Print at most this many rows.")] = 1000,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Give up after this many seconds.")] = 30.0,
     store: StoreOption = None,

@@ -28,7 +28,9 @@ def command(
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Batch size, instead of the recipe's.")] = None,
     set_recipe: Annotated[
         list[str] | None,
-        typer.Option("--set-recipe", metavar="KEY=VALUE", help="Any key of the recipe, such as weight_decay=1e-3. Repeatable."),
+        typer.Option(
+            "--set-recipe", metavar="KEY=VALUE", help="Any key of the recipe, such as weight_decay=1e-3. Repeatable."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of initialisation, order and augmentation.")] = 0,
     device: DeviceOption = "auto",
@@ -68,9 +70,7 @@ def command(
         spec = architectures.parse_architecture(text, parse_options(set_ or ()), small=entry.small)
         chosen = recipe or architectures.find(spec.name).recipe
         plans.append((spec, recipes.load(chosen, entry.name, overrides)))
-    rows = [
-        _train(spec, found, entry.name, seed, device, threads, out, force, settings) for spec, found in plans
-    ]
+    rows = [_train(spec, found, entry.name, seed, device, threads, out, force, settings) for spec, found in plans]
     columns = [
         Column("architecture", "architecture"),
         Column("dataset", "dataset"),
@@ -120,7 +120,11 @@ def _train(
     entry = datasets.find(dataset)
     examples = datasets.load(entry.name, "train")
     plan = loop.TrainingPlan(architecture, entry, recipe, seed, examples.fingerprint)
-    path = out.absolute() if out else settings.weights / entry.name / f"{architecture.canonical}-seed{seed}-{plan.identity[:8]}.safetensors"
+    path = (
+        out.absolute()
+        if out
+        else settings.weights / entry.name / f"{architecture.canonical}-seed{seed}-{plan.identity[:8]}.safetensors"
+    )
     record = catalogue.read_record(path) if path.exists() and not force else None
     if record is not None and (record.architecture, record.recipe, record.seed, record.dataset_fingerprint) == (
         architecture.canonical,
@@ -207,8 +211,8 @@ def _with_progress(plan: TrainingPlan, examples: Any, device: str, checkpoint: P
         if report.epoch == report.epochs or time.monotonic() - said > 10:
             said = time.monotonic()
             print(
-                f"{title}: epoch {report.epoch}/{report.epochs}, loss {report.loss:.3f}, train {report.accuracy:.1f} %, "
-                f"{left(report)} left",
+                f"{title}: epoch {report.epoch}/{report.epochs}, loss {report.loss:.3f}, "
+                f"train {report.accuracy:.1f} %, {left(report)} left",
                 file=sys.stderr,
                 flush=True,
             )
@@ -233,7 +237,9 @@ def _with_progress(plan: TrainingPlan, examples: Any, device: str, checkpoint: P
                 nonlocal fresh
                 fresh += not report.resumed
                 state = f"loss {report.loss:.3f}, train {report.accuracy:.1f} %"
-                bar.update(task, completed=report.epoch, state=state + (f", {left(report)} left" if fresh else ", resumed"))
+                bar.update(
+                    task, completed=report.epoch, state=state + (f", {left(report)} left" if fresh else ", resumed")
+                )
 
             return loop.train(plan, examples, device=device, checkpoint=checkpoint, on_epoch=show)
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 """A job's folder: numbered, with `request.json`, `events.jsonl`, `process.json` and `log.txt`.
 
-The event log is only ever appended to, one JSON object a line, so that anybody may follow it while the job runs. Whether the job is alive is
-asked of the operating system (process number and start time), never of a flag that a killed process could leave behind.
+The event log is only ever appended to, one JSON object a line, so that anybody may follow it while the job runs.
+Whether the job is alive is asked of the operating system (process number and start time), never of a flag that a
+killed process could leave behind.
 """
 
 from __future__ import annotations
@@ -100,7 +101,9 @@ class Job:
             return False
         try:
             running = psutil.Process(process["pid"])
-            return bool(abs(running.create_time() - process["started"]) < 1 and running.status() != psutil.STATUS_ZOMBIE)
+            return bool(
+                abs(running.create_time() - process["started"]) < 1 and running.status() != psutil.STATUS_ZOMBIE
+            )
         except (psutil.Error, KeyError):
             return False
 

@@ -1,4 +1,6 @@
-"""From what a person types to a validated request: names, options, weights. Torch-free, so that the app can plan too."""
+"""From what a person types to a validated request: names, options, weights. Torch-free, so that the app can plan
+too.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ def plan(asked: Asked, settings: Settings) -> list[Request]:
     requests = []
     for name in dict.fromkeys(asked.datasets):
         dataset = datasets.find(name)
-        datasets.load(dataset.name, asked.split).subset(asked.examples)  # type: ignore[arg-type]
+        datasets.load(dataset.name, asked.split).subset(asked.examples)
         requests.append(
             Request(
                 models=tuple(resolve_models(asked, dataset, settings)),
@@ -75,8 +77,9 @@ def plan(asked: Asked, settings: Settings) -> list[Request]:
 def resolve_attacks(asked: Asked) -> list[AttackSpec]:
     """Every attack at every eps, without repetition.
 
-    `--steps`, `--step-size` and `--restarts` are for iterated attacks: of several attacks they leave those alone whose number of
-    steps is fixed, so that a step size meant for PGD does not weaken F-FGSM. A single attack takes them, or refuses.
+    `--steps`, `--step-size` and `--restarts` are for iterated attacks: of several attacks they leave those alone whose
+    number of steps is fixed, so that a step size meant for PGD does not weaken F-FGSM. A single attack takes them, or
+    refuses.
     """
     if not asked.attacks:
         raise ExplorerError("name at least one --attack: `nasrob-tui attacks` lists them.")
@@ -113,7 +116,9 @@ def _is_iterated(text: str) -> bool:
 
 
 def resolve_models(asked: Asked, dataset: Dataset, settings: Settings) -> list[RequestedModel]:
-    """The models asked for: each architecture with the weights named for it, or with the ones there are for the dataset."""
+    """The models asked for: each architecture with the weights named for it, or with the ones there are for the
+    dataset.
+    """
     overrides = parse_options(asked.options)
     specs = [
         architectures.parse_architecture(text, _options_for(text, overrides, asked.architectures), small=dataset.small)
@@ -128,7 +133,8 @@ def resolve_models(asked: Asked, dataset: Dataset, settings: Settings) -> list[R
         raise ExplorerError(
             f"{len(specs)} --arch but {len(asked.weights)} --weights: give one file for each architecture, or none."
         )
-    pairs = zip(specs or [None] * len(asked.weights), asked.weights, strict=True)
+    named: Sequence[ArchitectureSpec | None] = specs or [None] * len(asked.weights)
+    pairs = zip(named, asked.weights, strict=True)
     return [_named_weights(spec, text, dataset, files) for spec, text in pairs]
 
 
@@ -162,13 +168,17 @@ def _only_weights(spec: ArchitectureSpec, dataset: Dataset, files: list[catalogu
     if found:
         choices = "; ".join(f"{f.record.tensors_sha256[:12]} (seed {f.record.seed}, {f.path.name})" for f in found[:6])
         raise WeightsError(
-            f"{len(found)} sets of weights fit {spec.canonical} on {dataset.name}: choose with --weights SHA256 or file. "
-            f"They are: {choices}."
+            f"{len(found)} sets of weights fit {spec.canonical} on {dataset.name}: "
+            f"choose with --weights SHA256 or file. They are: {choices}."
         )
     options = "".join(f" --set {k}={v}" for k, v in spec.options)
     train = f"nasrob-tui train --arch {spec.name}{options} --dataset {dataset.name}"
     others = sorted(
-        {f.record.architecture for f in files if f.record.dataset == dataset.name and f.record.architecture.split("@")[0] == spec.name}
+        {
+            f.record.architecture
+            for f in files
+            if f.record.dataset == dataset.name and f.record.architecture.split("@")[0] == spec.name
+        }
     )
     beside = f" There are weights for {', '.join(others)}: name it so to use them." if others else ""
     raise WeightsError(f"{spec.canonical} has no weights for {dataset.name}.{beside} Train it: {train}")

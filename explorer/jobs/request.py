@@ -16,7 +16,9 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class RequestedModel:
-    """A model by architecture (canonical text) and weights file. `sha256` is None when only reading the file can tell."""
+    """A model by architecture (canonical text) and weights file. `sha256` is None when only reading the file can
+    tell.
+    """
 
     architecture: str
     weights: str
@@ -65,7 +67,7 @@ class Request:
         """The specification, and so the identity, of one evaluation of this request."""
         from models.datasets import registry
 
-        examples = registry.load(self.dataset, self.split)  # type: ignore[arg-type]
+        examples = registry.load(self.dataset, self.split)
         indices = examples.subset(self.examples)
         identity = sha256 or model.sha256
         if identity is None:
@@ -83,8 +85,12 @@ class Request:
     @property
     def title(self) -> str:
         """What the job is, in one line."""
-        models = ", ".join(m.architecture for m in self.models[:2]) + (f" +{len(self.models) - 2}" if len(self.models) > 2 else "")
-        attacks = ", ".join(a.label for a in self.attacks[:2]) + (f" +{len(self.attacks) - 2}" if len(self.attacks) > 2 else "")
+        models = ", ".join(m.architecture for m in self.models[:2]) + (
+            f" +{len(self.models) - 2}" if len(self.models) > 2 else ""
+        )
+        attacks = ", ".join(a.label for a in self.attacks[:2]) + (
+            f" +{len(self.attacks) - 2}" if len(self.attacks) > 2 else ""
+        )
         return f"{models} · {attacks}"
 
     def command(self) -> str:

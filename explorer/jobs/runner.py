@@ -78,7 +78,9 @@ class Tally:
 
 
 class Runner:
-    """Works off one job. `stop` is asked between steps; when it says true, what is finished is stored and marked partial."""
+    """Works off one job. `stop` is asked between steps; when it says true, what is finished is stored and marked
+    partial.
+    """
 
     def __init__(
         self,
@@ -183,7 +185,7 @@ class Subject:
         self.model = model
         self.device_label = device_label
         self.dataset = datasets.find(request.dataset)
-        self.examples = datasets.load(request.dataset, request.split)  # type: ignore[arg-type]
+        self.examples = datasets.load(request.dataset, request.split)
         self.indices = [int(i) for i in self.examples.subset(request.examples)]
         self.spec = architectures.parse_architecture(model.architecture)
         self.loaded: LoadedModel = load_model(Path(model.weights), self.spec, self.dataset)
@@ -264,10 +266,12 @@ class Subject:
             warnings=self._warnings(tally),
         )
         if finished.replaced:
-            said = f"re-run of {spec.identity}: {finished.n_changed} of {finished.n_compared} verdicts differ from the earlier result"
+            differ = f"{finished.n_changed} of {finished.n_compared} verdicts differ from the earlier result"
+            said = f"re-run of {spec.identity}: {differ}"
             runner.emit("warning" if finished.n_changed else "note", message=said)
         elif opened.staging:
-            said = f"the re-run of {spec.identity} has {tally.n_done} of {len(self.indices)} examples; the earlier result stands until it is complete"
+            done = f"the re-run of {spec.identity} has {tally.n_done} of {len(self.indices)} examples"
+            said = f"{done}; the earlier result stands until it is complete"
             runner.emit("note", message=said)
         self._report(spec.identity, from_store=False)
 
@@ -364,14 +368,8 @@ class Recorder:
         while True:
             try:
                 return self.flush()
-            except StoreBusy as error:
-                if time.monotonic() > deadline:
-                    raise ExplorerError(
-                        f"{error} {len(self.pending)} outcomes were not stored: run the same command again to continue.",
-                        errors.BUSY,
-                    ) from None
             except StoreError as error:
-                raise ExplorerError(
-                    f"{error} {len(self.pending)} outcomes were not stored: run the same command again to continue.",
-                    errors.exit_code_of(error),
-                ) from None
+                if isinstance(error, StoreBusy) and time.monotonic() < deadline:
+                    continue
+                lost = f"{len(self.pending)} outcomes were not stored: run the same command again to continue."
+                raise ExplorerError(f"{error} {lost}", errors.exit_code_of(error)) from None

@@ -1,7 +1,7 @@
 """Networks stacked from the two cells of a DARTS-format genotype: one implementation for every such paper.
 
-Structure and parameter names follow the evaluation network of Liu et al. (ICLR 2019), which P-DARTS and PC-DARTS share, so
-that released CIFAR checkpoints load as they are.
+Structure and parameter names follow the evaluation network of Liu et al. (ICLR 2019), which P-DARTS and PC-DARTS
+share, so that released CIFAR checkpoints load as they are.
 """
 
 from __future__ import annotations
@@ -84,10 +84,11 @@ class AuxiliaryHead(nn.Module):
 
 
 class CellNetwork(nn.Module):
-    """The CIFAR form: a 3x3 stem, `layers` cells with reductions at one and two thirds, average pooling, one linear layer.
+    """The CIFAR form: a 3x3 stem, `layers` cells with reductions at one and two thirds, average pooling, one linear
+    layer.
 
-    Input (N, in_channels, H, W), already normalised; output logits (N, num_classes). In training mode, with an auxiliary
-    head, the output is (logits, auxiliary logits). Set `drop_path` (0 to 1) before a training epoch.
+    Input (N, in_channels, H, W), already normalised; output logits (N, num_classes). In training mode, with an
+    auxiliary head, the output is (logits, auxiliary logits). Set `drop_path` (0 to 1) before a training epoch.
     """
 
     def __init__(

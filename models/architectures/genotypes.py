@@ -1,8 +1,8 @@
 """DARTS-format genotypes: read, write, check, sample. Torch-free.
 
-A cell has two inputs (0: output of cell k-2, 1: output of cell k-1) and intermediate nodes from 2 on. Each node sums two
-edges; `concat` lists the nodes that form the output. The order of edges is the order of a network's parameters in published
-checkpoints and differs between authors, so nothing here ever sorts it.
+A cell has two inputs (0: output of cell k-2, 1: output of cell k-1) and intermediate nodes from 2 on. Each node sums
+two edges; `concat` lists the nodes that form the output. The order of edges is the order of a network's parameters in
+published checkpoints and differs between authors, so nothing here ever sorts it.
 """
 
 from __future__ import annotations
@@ -59,9 +59,13 @@ class Cell:
         for position, (operation, source) in enumerate(self.edges):
             node = position // 2 + 2
             if operation not in OPERATIONS:
-                raise InvalidSpec(f"edge {position}: operation {operation!r} is unknown; known: {', '.join(OPERATIONS)}.")
+                raise InvalidSpec(
+                    f"edge {position}: operation {operation!r} is unknown; known: {', '.join(OPERATIONS)}."
+                )
             if not 0 <= source < node:
-                raise InvalidSpec(f"edge {position}: node {node} cannot take input {source}; it may take 0 to {node - 1}.")
+                raise InvalidSpec(
+                    f"edge {position}: node {node} cannot take input {source}; it may take 0 to {node - 1}."
+                )
         if not self.concat:
             raise InvalidSpec("a cell's concat is empty: it would have no output.")
         for node in self.concat:
@@ -91,7 +95,9 @@ class Genotype:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Genotype:
-        """Build from `normal`, `normal_concat`, `reduce`, `reduce_concat`; raises `InvalidSpec` when it is no genotype."""
+        """Build from `normal`, `normal_concat`, `reduce`, `reduce_concat`; raises `InvalidSpec` when it is no
+        genotype.
+        """
         try:
             cells = [
                 Cell(tuple((str(op), int(i)) for op, i in data[part]), tuple(int(n) for n in data[f"{part}_concat"]))
@@ -134,7 +140,9 @@ def parse(text: str) -> Genotype:
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise InvalidSpec("genotype does not parse: expected Genotype(normal=[...], normal_concat=..., ...).") from None
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id != "Genotype" or node.args:
-        raise InvalidSpec("genotype must read Genotype(normal=[...], normal_concat=..., reduce=..., reduce_concat=...).")
+        raise InvalidSpec(
+            "genotype must read Genotype(normal=[...], normal_concat=..., reduce=..., reduce_concat=...)."
+        )
     return Genotype.from_dict({k.arg: _literal(k.value) for k in node.keywords if k.arg})
 
 
@@ -156,8 +164,9 @@ def _literal(node: ast.expr) -> Any:
 def sample(seed: int) -> Genotype:
     """A random genotype of the DARTS space, the same for the same seed on every machine.
 
-    The rule of the literature (randomNAS, NAS-Bench-301): each of four nodes takes two distinct inputs, uniformly without
-    replacement, and an operation for each, uniformly from the seven without `none`; normal cell first, then reduction.
+    The rule of the literature (randomNAS, NAS-Bench-301): each of four nodes takes two distinct inputs, uniformly
+    without replacement, and an operation for each, uniformly from the seven without `none`; normal cell first, then
+    reduction.
     """
     rng = random.Random(seed)
     cells = []

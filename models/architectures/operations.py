@@ -26,9 +26,7 @@ class _Convolution(nn.Module):
 
 def relu_conv_bn(channels_in: int, channels_out: int) -> nn.Module:
     """ReLU, 1x1 convolution, BatchNorm: brings a cell's input to the cell's width."""
-    return _Convolution(
-        nn.ReLU(), nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out)
-    )
+    return _Convolution(nn.ReLU(), nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out))
 
 
 def _separable(channels: int, kernel: int, stride: int, *, dilation: int = 1) -> list[nn.Module]:

@@ -73,7 +73,9 @@ class Architecture:
         for key in given:
             if key not in known:
                 raise UnknownName(f"option of {self.name}", key, known, listing="nasrob-tui archs --format json")
-        values = tuple((o.name, o.check(given.get(o.name, o.small if small else o.default), self.name)) for o in self.options)
+        values = tuple(
+            (o.name, o.check(given.get(o.name, o.small if small else o.default), self.name)) for o in self.options
+        )
         return ArchitectureSpec(self.name, values)
 
 
@@ -93,7 +95,8 @@ def entries() -> dict[str, Architecture]:
             lineage=fields["lineage"],
             builder=fields["builder"],
             options=tuple(
-                Option(key, o["default"], o["small"], o["min"], o["max"], o["help"]) for key, o in fields["options"].items()
+                Option(key, o["default"], o["small"], o["min"], o["max"], o["help"])
+                for key, o in fields["options"].items()
             ),
             description=fields["description"],
             source=fields["source"],
@@ -127,7 +130,9 @@ def find(name: str) -> Architecture:
 def parse_architecture(
     text: str, overrides: Mapping[str, OptionValue | str] | None = None, *, small: bool = False
 ) -> ArchitectureSpec:
-    """Read an architecture as a person writes it, with options in the text or in `overrides` (which yield to the text)."""
+    """Read an architecture as a person writes it, with options in the text or in `overrides` (which yield to the
+    text).
+    """
     name, options = split_options(text)
     return find(name).resolve({**(overrides or {}), **options}, small=small)
 

@@ -1,7 +1,7 @@
 """ResNet in the CIFAR form whose released weights the study used: a 3x3 stride-1 stem, the 3x3/2 max-pool kept.
 
-He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. Parameter names are torchvision's, which the public
-CIFAR checkpoints share. `width` scales all stages; 64 is the published size.
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. Parameter names are torchvision's, which the
+public CIFAR checkpoints share. `width` scales all stages; 64 is the published size.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        out: Tensor = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return self.relu(out + shortcut)
+        residual = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out: Tensor = self.relu(residual + shortcut)
+        return out
 
 
 class ResNet(nn.Module):

@@ -1,5 +1,5 @@
-"""VGG with BatchNorm in the CIFAR form whose released weights the study used: torchvision's features, 1x1 pooling and the
-4096-4096 classifier.
+"""VGG with BatchNorm in the CIFAR form whose released weights the study used: torchvision's features, 1x1 pooling and
+the 4096-4096 classifier.
 
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015. `width` is the
 channels of the first stage; 64 is the published size, and the classifier scales with it (64 x width).

@@ -1,11 +1,12 @@
 """The slot engine: attacks as a stream of examples through a fixed number of slots.
 
-In evaluation mode examples do not influence each other, so an attack is a state machine per example. Every slot holds one
-example with its own step counter; one forward and backward pass serves all slots; an example that is broken, or has spent
-its steps, leaves with its outcome and the next one takes its place. The batch stays full until the stream ends, and an
-example broken at step 2 costs two gradients, not a hundred.
+In evaluation mode examples do not influence each other, so an attack is a state machine per example. Every slot holds
+one example with its own step counter; one forward and backward pass serves all slots; an example that is broken, or
+has spent its steps, leaves with its outcome and the next one takes its place. The batch stays full until the stream
+ends, and an example broken at step 2 costs two gradients, not a hundred.
 
-The last iterate of a run needs a prediction but no gradient, so it is judged aside, in full batches of forward passes only.
+The last iterate of a run needs a prediction but no gradient, so it is judged aside, in full batches of forward passes
+only.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from models.specs import AttackSpec
 #: A found perturbation may exceed eps by rounding only; more is an error of the attack, never a success.
 BALL_TOLERANCE = 1e-6
 
-#: When the stream runs dry the batch shrinks in steps of this many rows. Below it, libraries switch to other kernels
-#: whose rounding differs.
-GRANULE = 16
+#: When the stream runs dry the batch shrinks, but not below this many rows: for very small batches libraries switch to
+#: other kernels whose rounding differs, and a verdict must not depend on what else is in the batch.
+SMALLEST_BATCH = 16
 
 
 @dataclass
@@ -49,8 +50,10 @@ class Work:
 class Outcome:
     """One example of one evaluation. Exactly one of `robust` and `error` is set.
 
-    `broken_at_step` is 0 when the start itself fooled the model, and None when the example is robust or was misclassified
-    without any attack. Margins are z_label - max other logit. `distance` is in the attack's norm and threat space.
+    `forwards` and `backwards` are the passes spent on this example, its clean prediction included: the same whatever
+    the number of slots. Rows of idle slots are the engine's (`SlotEngine.rows_forward`). `broken_at_step` is 0 when
+    the start itself fooled the model, and None when the example is robust or was misclassified without any attack.
+    Margins are z_label - max other logit. `distance` is in the attack's norm and threat space.
     """
 
     example: int
@@ -74,15 +77,13 @@ class Outcome:
 class Slots:
     """The state of all slots; every tensor's first dimension is the slot. `memory` is the attack's own, by name.
 
-    `clean` and `x` are (slots, C, H, W); `labels`, `indices`, `restarts`, `steps` are int64 (slots,). `low` and `high` bound the input.
+    `clean` and `x` are (slots, C, H, W). `low` and `high` bound the input.
     """
 
     clean: Tensor
     x: Tensor
-    labels: Tensor
-    indices: Tensor
-    restarts: Tensor
-    steps: Tensor
+    #: Label, dataset index, restart and steps taken, int64 (slots, 4): one tensor, so that a refill is one transfer.
+    numbers: Tensor
     low: float = 0.0
     high: float = 1.0
     memory: dict[str, Tensor] = field(default_factory=dict)
@@ -91,24 +92,35 @@ class Slots:
     def allocate(cls, count: int, image: Tensor, device: torch.device) -> Slots:
         """All slots hold `image`, so that idle ones compute something harmless."""
         clean = image.to(device).expand(count, *image.shape).clone()
-
-        def integers() -> Tensor:
-            return torch.zeros(count, dtype=torch.int64, device=device)
-
-        return cls(clean, clean.clone(), integers(), integers(), integers(), integers())
+        return cls(clean, clean.clone(), torch.zeros(count, 4, dtype=torch.int64, device=device))
 
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def labels(self) -> Tensor:
+        return self.numbers[:, 0]
+
+    @property
+    def indices(self) -> Tensor:
+        return self.numbers[:, 1]
+
+    @property
+    def restarts(self) -> Tensor:
+        return self.numbers[:, 2]
+
+    @property
+    def steps(self) -> Tensor:
+        return self.numbers[:, 3]
+
     def keep(self, rows: Tensor) -> None:
         """Keep only these rows, in this order."""
-        for name in ("clean", "x", "labels", "indices", "restarts", "steps"):
-            setattr(self, name, getattr(self, name)[rows])
+        self.clean, self.x, self.numbers = self.clean[rows], self.x[rows], self.numbers[rows]
         self.memory = {name: tensor[rows] for name, tensor in self.memory.items()}
 
 
 class SlotAttack(ABC):
-    """An attack: what it keeps per slot, how it starts, and how it uses one gradient."""
+    """An attack: how it starts, what it keeps per slot, and how it uses one gradient."""
 
     spec: AttackSpec
 
@@ -116,8 +128,13 @@ class SlotAttack(ABC):
         self.spec = spec
 
     @abstractmethod
-    def begin(self, slots: Slots, rows: Tensor) -> None:
-        """Set the start of the slots in `rows` (int64), whose clean images, indices and restarts are in place."""
+    def start(self, clean: Tensor, indices: Tensor, restarts: Tensor, low: float, high: float) -> Tensor:
+        """The first iterates (n, C, H, W) of a block of examples, from their clean images, dataset indices and
+        restarts (n,).
+        """
+
+    def reset(self, slots: Slots, rows: Tensor) -> None:  # noqa: B027 - an attack without memory has nothing to do
+        """Prepare the attack's own memory in the slots in `rows` (int64), whose example has just begun."""
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -160,8 +177,11 @@ class SlotEngine:
         self.enforce_ball = enforce_ball
         self.judge_every_iterate = attack.spec.verdict == "worst"
         self._again: deque[Work] = deque()
+        #: Examples about to begin, with their clean image and first iterate, prepared a block at a time.
+        self._ready: deque[tuple[Work, Tensor, Tensor]] = deque()
         self._spent: list[tuple[Work, Tensor]] = []
-        #: Rows pushed through the network, idle ones included: what the machine did, where outcomes say what examples needed.
+        #: Rows pushed through the network, idle ones included: what the machine did, where outcomes say what examples
+        #: needed.
         self.rows_forward = 0
         self.rows_backward = 0
 
@@ -176,8 +196,9 @@ class SlotEngine:
         slots = Slots.allocate(self.capacity, first.image, self.device)
         while True:
             dry = self._fill(slots, occupied, source)
-            if any(work is not None for work in occupied):
+            if dry:
                 occupied = self._shrink(slots, occupied)
+            if occupied.count(None) < len(occupied):
                 yield self._turn(slots, occupied)
             idle = occupied.count(None)
             if len(self._spent) >= self.capacity:
@@ -185,7 +206,7 @@ class SlotEngine:
             elif dry and self._spent and (idle == len(occupied) or (idle and self._restarts_wait())):
                 # A full batch will not come together any more, or an idle slot could take another restart now.
                 yield self._judge(len(self._spent))
-            elif dry and not self._again and idle == len(occupied):
+            elif dry and not self._again and not self._ready and idle == len(occupied):
                 return
 
     def _restarts_wait(self) -> bool:
@@ -193,45 +214,61 @@ class SlotEngine:
 
     def _fill(self, slots: Slots, occupied: list[Work | None], source: Iterator[Work]) -> bool:
         """Put waiting examples into idle slots; true when none was left for some of them."""
+        idle = [row for row, work in enumerate(occupied) if work is None]
         rows: list[int] = []
-        dry = False
-        fresh: list[Work] = []
-        for row, work in enumerate(occupied):
-            if work is not None:
-                continue
-            new = self._again.popleft() if self._again else next(source, None)
-            if new is None:
-                dry = True
+        clean: list[Tensor] = []
+        starts: list[Tensor] = []
+        numbers: list[tuple[int, int, int, int]] = []
+        for row in idle:
+            if not self._ready and not self._prepare(source, slots):
                 break
-            new.step = 0
-            occupied[row] = new
+            work, image, first = self._ready.popleft()
+            occupied[row] = work
             rows.append(row)
-            fresh.append(new)
-        if not rows:
-            return dry
-        where = torch.tensor(rows, device=self.device)
+            clean.append(image)
+            starts.append(first)
+            numbers.append((work.label, work.index, work.restart, 0))
+        if rows:
+            where = torch.tensor(rows, device=self.device)
+            slots.clean[where] = torch.stack(clean)
+            slots.x[where] = torch.stack(starts)
+            slots.numbers[where] = torch.tensor(numbers, device=self.device)
+            self.attack.reset(slots, where)
+        return len(rows) < len(idle)
 
-        def integers(values: list[int]) -> Tensor:
-            return torch.tensor(values, dtype=torch.int64, device=self.device)
-
-        slots.clean[where] = torch.stack([work.image for work in fresh]).to(self.device)
-        slots.labels[where] = integers([work.label for work in fresh])
-        slots.indices[where] = integers([work.index for work in fresh])
-        slots.restarts[where] = integers([work.restart for work in fresh])
-        slots.steps[where] = 0
-        self.attack.begin(slots, where)
-        return dry
+    def _prepare(self, source: Iterator[Work], slots: Slots) -> bool:
+        """Take the next block of examples from the queue of restarts, then from the source; false when both are
+        empty.
+        """
+        works: list[Work] = []
+        while len(works) < self.capacity:
+            work = self._again.popleft() if self._again else next(source, None)
+            if work is None:
+                break
+            work.step = 0
+            works.append(work)
+        if not works:
+            return False
+        clean = torch.stack([work.image for work in works]).to(self.device)
+        numbers = torch.tensor([(work.index, work.restart) for work in works], device=self.device)
+        starts = self.attack.start(clean, numbers[:, 0], numbers[:, 1], slots.low, slots.high)
+        self._ready.extend(zip(works, clean, starts, strict=True))
+        return True
 
     def _shrink(self, slots: Slots, occupied: list[Work | None]) -> list[Work | None]:
         """Once the stream is dry, drop idle rows, so that the last examples do not pay for a full batch."""
         live = [row for row, work in enumerate(occupied) if work is not None]
-        wanted = min(self.capacity, -(-len(live) // GRANULE) * GRANULE)
+        wanted = self._batch_size(len(live))
         if wanted >= len(slots):
             return occupied
         idle = [row for row, work in enumerate(occupied) if work is None]
         rows = (live + idle)[:wanted]
         slots.keep(torch.tensor(rows, device=self.device))
         return [occupied[row] for row in rows]
+
+    def _batch_size(self, count: int) -> int:
+        """Rows to compute for `count` examples."""
+        return max(count, min(self.capacity, SMALLEST_BATCH))
 
     def _turn(self, slots: Slots, occupied: list[Work | None]) -> list[Outcome]:
         """One forward and backward pass over all slots: judge, step, and let those leave that are done."""
@@ -250,7 +287,7 @@ class SlotEngine:
         ).tolist()
         judged_x = slots.x
         self.attack.advance(slots, logits, gradient)
-        slots.steps += 1
+        slots.numbers[:, 3] += 1
 
         leaving: list[int] = []
         for row, work in enumerate(occupied):
@@ -280,7 +317,7 @@ class SlotEngine:
         works = [work for work, _ in batch]
         x = torch.stack([x for _, x in batch])
         labels = torch.tensor([work.label for work in works], device=self.device)
-        padding = min(self.capacity, -(-count // GRANULE) * GRANULE) - count
+        padding = self._batch_size(count) - count
         with torch.no_grad():
             padded = torch.cat([x, x[:1].expand(padding, *x.shape[1:])]) if padding > 0 else x
             logits = self.forward(padded)[:count]
@@ -302,9 +339,7 @@ class SlotEngine:
         clean = torch.stack([work.image for work in leaving]).to(self.device)
         return self._outcomes(leaving, x[rows], clean, logits[rows], labels[rows])
 
-    def _outcomes(
-        self, works: list[Work], x: Tensor, clean: Tensor, logits: Tensor, labels: Tensor
-    ) -> list[Outcome]:
+    def _outcomes(self, works: list[Work], x: Tensor, clean: Tensor, logits: Tensor, labels: Tensor) -> list[Outcome]:
         predictions = logits.argmax(1).tolist()
         finite = torch.isfinite(logits).all(1).tolist()
         margin = margins(logits, labels).tolist()

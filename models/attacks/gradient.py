@@ -1,4 +1,6 @@
-"""Attacks that follow the sign of the gradient in an L-inf ball: FGSM, F-FGSM and PGD are one rule with different settings."""
+"""Attacks that follow the sign of the gradient in an L-inf ball: FGSM, F-FGSM and PGD are one rule with different
+settings.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,11 @@ class SignGradient(SlotAttack):
         super().__init__(spec)
         self._key = key_of(spec.seed, spec.name)
 
-    def begin(self, slots: Slots, rows: Tensor) -> None:
-        clean = slots.clean[rows]
-        if self.spec.random_start:
-            noise = uniform(self._key, slots.indices[rows], slots.restarts[rows], clean.shape[1:])
-            clean = (clean + (2 * noise - 1) * self.spec.eps.value).clamp_(slots.low, slots.high)
-        slots.x[rows] = clean
+    def start(self, clean: Tensor, indices: Tensor, restarts: Tensor, low: float, high: float) -> Tensor:
+        if not self.spec.random_start:
+            return clean
+        noise = uniform(self._key, indices, restarts, clean.shape[1:])
+        return (clean + (2 * noise - 1) * self.spec.eps.value).clamp_(low, high)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return nn.functional.cross_entropy(logits, labels, reduction="none")

@@ -1,8 +1,9 @@
 """Counter-based random numbers: Philox4x32-10 in torch integer arithmetic, on any device.
 
-A random number is a function of (seed, attack, restart, dataset index, draw, element) and of nothing else: not of the batch
-it is drawn in, the slot, the device, or what was drawn before. So an attack's start is the same after a resume, in another
-batch size, and on another machine. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; checked against that paper's test vectors.
+A random number is a function of (seed, attack, restart, dataset index, draw, element) and of nothing else: not of the
+batch it is drawn in, the slot, the device, or what was drawn before. So an attack's start is the same after a resume,
+in another batch size, and on another machine. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011;
+checked against that paper's test vectors.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def key_of(seed: int, attack: str) -> tuple[int, int]:
 def uniform(key: tuple[int, int], indices: Tensor, restarts: Tensor, shape: Sequence[int], *, draw: int = 0) -> Tensor:
     """Numbers in [0, 1) of shape (n, *shape), float32, multiples of 2**-24.
 
-    `indices` (n,) are dataset indices and `restarts` (n,) restart numbers, both int64; `draw` tells several draws of one
-    restart apart.
+    `indices` (n,) are dataset indices and `restarts` (n,) restart numbers, both int64; `draw` tells several draws of
+    one restart apart.
     """
     elements = math.prod(shape)
     blocks = torch.arange(-(-elements // 4), dtype=torch.int64, device=indices.device)
@@ -59,5 +60,6 @@ def uniform(key: tuple[int, int], indices: Tensor, restarts: Tensor, shape: Sequ
         ),
         key,
     )
-    mixed = torch.stack(torch.broadcast_tensors(*words), dim=-1).reshape(len(indices), -1)[:, :elements]
+    mixed = torch.stack([word.expand(len(indices), -1) for word in words], dim=-1)
+    mixed = mixed.reshape(len(indices), -1)[:, :elements]
     return (mixed >> 8).to(torch.float32).mul_(2.0**-24).reshape(len(indices), *shape)

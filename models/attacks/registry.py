@@ -42,10 +42,11 @@ class Attack:
 @cache
 def entries() -> dict[str, Attack]:
     raw = tomllib.loads(resources.files("models.attacks").joinpath("catalogue.toml").read_text(encoding="utf-8"))
-    return {
-        name: Attack(name=name, **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-        for name, fields in raw.items()
-    }
+    found: dict[str, Attack] = {}
+    for name, fields in raw.items():
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        found[name] = Attack(name=name, **values)
+    return found
 
 
 def find(name: str) -> Attack:
@@ -73,9 +74,9 @@ def resolve(
 ) -> AttackSpec:
     """The full configuration: what was asked for, the attack's defaults elsewhere.
 
-    `text` is a name, with settings of its own where wanted: `pgd`, `pgd-20`, `pgd@steps=20,eps=4/255`; what it says goes before
-    the other arguments. A default step size follows eps (2/255 at 8/255). Raises `InvalidSpec` for a setting that the
-    attack does not have.
+    `text` is a name, with settings of its own where wanted: `pgd`, `pgd-20`, `pgd@steps=20,eps=4/255`; what it says
+    goes before the other arguments. A default step size follows eps (2/255 at 8/255). Raises `InvalidSpec` for a
+    setting that the attack does not have.
     """
     name, inline = split_options(text)
     if match := re.fullmatch(r"(pgd)-(\d{1,6})", name.strip().lower()):
@@ -94,7 +95,9 @@ def resolve(
             raise UnknownName(f"setting of {attack.name}", key, asked, listing="nasrob-tui attacks")
         asked[key] = _READERS[key](value, f"{attack.name}: {key}") if key in _READERS else value
     radius = Radius.parse(asked.pop("eps") or attack.eps)
-    step = Radius.parse_step(asked["step_size"]) if asked["step_size"] is not None else _relative(attack.step_size, radius)
+    step = (
+        Radius.parse_step(asked["step_size"]) if asked["step_size"] is not None else _relative(attack.step_size, radius)
+    )
     if asked["step_size"] is not None and step.value == 0:
         raise InvalidSpec("step size must be positive: with 0 the attack would not move.")
     for key in attack.fixed:
@@ -102,7 +105,9 @@ def resolve(
         wanted = step.value if key == "step_size" else asked[key]
         if asked[key] is not None and wanted != defined:
             raise InvalidSpec(f"{attack.name} has {key} = {defined} by definition, not {asked[key]}.")
-    chosen = {key: getattr(attack, key) if asked[key] is None else asked[key] for key in ("steps", "restarts", "random_start")}
+    chosen = {
+        key: getattr(attack, key) if asked[key] is None else asked[key] for key in ("steps", "restarts", "random_start")
+    }
     return AttackSpec(
         name=attack.name,
         norm=attack.norm,

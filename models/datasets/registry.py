@@ -6,15 +6,12 @@ import hashlib
 import importlib
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import DataError, InvalidSpec, UnknownName
 from models.specs import Preprocessing, digest
-
-Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
@@ -60,14 +57,16 @@ class Examples:
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or len(self.images) != len(self.labels):
-            raise DataError(f"{self.dataset}/{self.split}: images {self.images.shape} and labels {self.labels.shape} do not match.")
+            raise DataError(
+                f"{self.dataset}/{self.split}: images {self.images.shape} and labels {self.labels.shape} do not match."
+            )
         low, high = float(self.images.min()), float(self.images.max())
         if not (low >= 0.0 and high <= 1.0):
             raise DataError(
                 f"{self.dataset}/{self.split}: images range from {low:g} to {high:g}; they must be [0, 1] pixels. "
                 "Normalisation is the model's first layer, not the data's."
             )
-        if len(self.labels) and not (0 <= self.labels.min() and self.labels.max() < self.n_classes):
+        if len(self.labels) and not (self.labels.min() >= 0 and self.labels.max() < self.n_classes):
             raise DataError(f"{self.dataset}/{self.split}: labels must be 0 to {self.n_classes - 1}.")
 
     def __len__(self) -> int:
@@ -86,7 +85,9 @@ class Examples:
         if n is None:
             return np.arange(len(self), dtype=np.int64)
         if not 1 <= n <= len(self):
-            raise InvalidSpec(f"{self.dataset}/{self.split} has {len(self)} examples: ask for 1 to {len(self)}, not {n}.")
+            raise InvalidSpec(
+                f"{self.dataset}/{self.split} has {len(self)} examples: ask for 1 to {len(self)}, not {n}."
+            )
         return np.arange(n, dtype=np.int64)
 
 
@@ -134,7 +135,7 @@ def find(name: str) -> Dataset:
 
 
 @cache
-def load(name: str, split: Split) -> Examples:
+def load(name: str, split: str) -> Examples:
     """The examples of one split; raises `DataError` when they are missing or damaged."""
     dataset = find(name)
     if split not in dataset.splits:

@@ -12,7 +12,8 @@ from models.training.recipes import Recipe
 def augment(images: Tensor, recipe: Recipe, limits: Augmentation, generator: torch.Generator) -> Tensor:
     """Vary a batch (n, C, H, W) as far as both the recipe and the dataset allow; a new tensor of the same shape.
 
-    Crops come from the image padded with zeros; cutout blanks a square centred anywhere, cut off at the border (DeVries and Taylor,
+    Crops come from the image padded with zeros; cutout blanks a square centred anywhere, cut off at the border
+    (DeVries and Taylor,
     arXiv:1708.04552). Random numbers are drawn on the CPU, so that every device sees the same images.
     """
     n, _, height, width = images.shape

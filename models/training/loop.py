@@ -160,7 +160,8 @@ def _epoch(
     order = torch.randperm(len(images), generator=generator).to(images.device)
     total = right = 0.0
     seen = 0
-    for chosen in order.split(recipe.batch_size):
+    for begin in range(0, len(order), recipe.batch_size):
+        chosen = order[begin : begin + recipe.batch_size]
         if len(chosen) == 1 and len(order) > 1:
             # BatchNorm has no variance over one example of a 1x1 map.
             continue
@@ -218,6 +219,7 @@ def _resume(
         loss, accuracy = float(content["loss"]), float(content["accuracy"])
     except Exception as error:
         raise TrainingError(
-            f"the checkpoint {checkpoint} cannot be read ({str(error).partition(chr(10))[0]}): delete it to start again."
+            f"the checkpoint {checkpoint} cannot be read ({str(error).partition(chr(10))[0]}): "
+            "delete it to start again."
         ) from None
     return epoch, EpochReport(epoch, epochs, loss, accuracy, 0.0, resumed=True)

@@ -1,7 +1,7 @@
 """What weight files there are and what they say about themselves, read from their headers without torch.
 
-A file of ours is safetensors with a JSON record in its header: architecture, dataset, normalisation, recipe, accuracy and the
-SHA-256 of its tensors. Nothing in a header is ever executed.
+A file of ours is safetensors with a JSON record in its header: architecture, dataset, normalisation, recipe, accuracy
+and the SHA-256 of its tensors. Nothing in a header is ever executed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class WeightsRecord:
         try:
             raw = json.loads(header[_KEY])
             known = {f.name for f in fields(cls)}
-            values = {k: tuple(v) if k in ("mean", "std") else v for k, v in raw.items() if k in known}
+            values: dict[str, Any] = {k: tuple(v) if k in ("mean", "std") else v for k, v in raw.items() if k in known}
             record = cls(**values)
             Preprocessing(record.mean, record.std)
         except Exception as error:

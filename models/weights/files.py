@@ -47,7 +47,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise WeightsError(f"cannot write {path}: {error.strerror or error}. Free some space or choose another folder.") from None
+        raise WeightsError(
+            f"cannot write {path}: {error.strerror or error}. Free some space or choose another folder."
+        ) from None
 
 
 def network_tensors(network: nn.Module) -> dict[str, Tensor]:
@@ -67,8 +69,8 @@ def save_weights(path: Path, network: nn.Module, record: WeightsRecord) -> Weigh
 def load_model(path: Path, architecture: ArchitectureSpec | None, dataset: Dataset) -> LoadedModel:
     """Read weights into a classifier for a dataset.
 
-    A file of ours names its architecture; for any other `architecture` must be given. Raises `WeightsError` when the file
-    is damaged, is for another architecture or number of classes, or does not fit key by key.
+    A file of ours names its architecture; for any other `architecture` must be given. Raises `WeightsError` when the
+    file is damaged, is for another architecture or number of classes, or does not fit key by key.
     """
     path = Path(path)
     if not path.exists():
@@ -92,8 +94,8 @@ def load_model(path: Path, architecture: ArchitectureSpec | None, dataset: Datas
     sha256 = tensors_sha256(network_tensors(network))
     if record is not None and record.tensors_sha256 != sha256:
         raise WeightsError(
-            f"{path} is damaged: its tensors have SHA-256 {sha256[:12]}…, its record says {record.tensors_sha256[:12]}…. "
-            "Get the file again, or train it again."
+            f"{path} is damaged: its tensors have SHA-256 {sha256[:12]}…, its record says "
+            f"{record.tensors_sha256[:12]}…. Get the file again, or train it again."
         )
     preprocessing = record.preprocessing if record is not None else dataset.preprocessing
     classifier = Classifier(network, preprocessing, dataset.n_classes)
@@ -110,8 +112,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise WeightsError(
-            f"{path} holds more than tensors (a pickled model?), and loading it would run its code. Convert it where you "
-            "trust it: torch.save(model.state_dict(), 'weights.pt')."
+            f"{path} holds more than tensors (a pickled model?), and loading it would run its code. Convert it where "
+            "you trust it: torch.save(model.state_dict(), 'weights.pt')."
         ) from None
     except Exception as error:
         raise WeightsError(f"cannot read {path}: {str(error).partition(chr(10))[0]}.") from None

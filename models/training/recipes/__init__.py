@@ -16,8 +16,9 @@ from models.errors import InvalidSpec, UnknownName
 class Recipe:
     """How a network is trained: SGD with a cosine schedule to zero, per epoch.
 
-    `crop`, `mirror`, `cutout` switch augmentations on where the dataset allows them (its registry entry says by how many
-    pixels, and that digits are not mirrored). `gradient_clip` is the L2 norm, 0 for none. `drop_path` rises linearly to its value.
+    `crop`, `mirror`, `cutout` switch augmentations on where the dataset allows them (its registry entry says by how
+    many pixels, and that digits are not mirrored). `gradient_clip` is the L2 norm, 0 for none. `drop_path` rises
+    linearly to its value.
     """
 
     name: str

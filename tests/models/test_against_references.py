@@ -1,0 +1,146 @@
+"""Verdicts equal to torchattacks and foolbox, example by example: same weights, same images, same start."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.attacks.random import key_of, uniform
+from models.evaluation import Evaluator
+from models.specs import AttackSpec
+from tests.support import attack, outcomes
+
+N = 300
+EPS = ["2/255", "8/255", "16/255"]
+
+needs = {
+    name: pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
+    for name in ("torchattacks", "foolbox")
+}
+
+
+def noise(spec: AttackSpec, shape: tuple[int, ...]) -> Tensor:
+    """The offsets that our attack starts with, for the first examples."""
+    unit = uniform(
+        key_of(spec.seed, spec.name), torch.arange(shape[0]), torch.zeros(shape[0], dtype=torch.long), shape[1:]
+    )
+    return (2 * unit - 1) * spec.eps.value
+
+
+def same_start(monkeypatch: pytest.MonkeyPatch, spec: AttackSpec) -> None:
+    """Make `uniform_(-eps, eps)`, by which the references draw their start, give ours."""
+
+    def uniform_(self: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
+        assert high == pytest.approx(spec.eps.value)
+        return self.copy_(noise(spec, tuple(self.shape)))
+
+    monkeypatch.setattr(torch.Tensor, "uniform_", uniform_)
+
+
+def data(evaluator: Evaluator) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(evaluator.examples.images[:N]), torch.from_numpy(evaluator.examples.labels[:N])
+
+
+def assert_equal_verdicts(evaluator: Evaluator, spec: AttackSpec, adversarial: Tensor) -> None:
+    """Same prediction for every example, but for those on the border; and enough of both verdicts to mean something."""
+    found = outcomes(evaluator, spec, range(N))
+    with torch.no_grad():
+        theirs = evaluator.classifier.eval()(adversarial).argmax(1).tolist()
+    ours = [found[i].adversarial_prediction for i in range(N)]
+    borderline = {i for i in range(N) if abs(found[i].margin or 0) < 1e-4}
+    assert len(borderline) < 3
+    assert [p for i, p in enumerate(ours) if i not in borderline] == [
+        p for i, p in enumerate(theirs) if i not in borderline
+    ]
+
+
+@needs["torchattacks"]
+@pytest.mark.parametrize("eps", EPS)
+class TestTorchattacks:
+    def test_fgsm(self, eps: str, evaluator: Evaluator) -> None:
+        import torchattacks
+
+        spec = attack("fgsm", eps=eps, verdict="last")
+        x, y = data(evaluator)
+        evaluator.classifier.eval()
+        assert_equal_verdicts(evaluator, spec, torchattacks.FGSM(evaluator.classifier, eps=spec.eps.value)(x, y))
+
+    def test_f_fgsm(self, eps: str, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+        import torchattacks
+
+        spec = attack("f-fgsm", eps=eps, verdict="last")
+        assert spec.step_size.value == pytest.approx(1.25 * spec.eps.value)
+        x, y = data(evaluator)
+        same_start(monkeypatch, spec)
+        reference = torchattacks.FFGSM(evaluator.classifier.eval(), eps=spec.eps.value, alpha=spec.step_size.value)
+        assert_equal_verdicts(evaluator, spec, reference(x, y))
+
+    @pytest.mark.parametrize("random_start", [True, False])
+    def test_pgd(self, eps: str, random_start: bool, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+        import torchattacks
+
+        spec = attack("pgd", eps=eps, steps=10, random_start=random_start, verdict="last")
+        x, y = data(evaluator)
+        same_start(monkeypatch, spec)
+        reference = torchattacks.PGD(
+            evaluator.classifier.eval(),
+            eps=spec.eps.value,
+            alpha=spec.step_size.value,
+            steps=10,
+            random_start=random_start,
+        )
+        assert_equal_verdicts(evaluator, spec, reference(x, y))
+
+    def test_pgd_in_the_threat_space_of_the_public_code(
+        self, eps: str, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That code hands normalised tensors to the library, which clamps them to [0, 1]."""
+        import torchattacks
+
+        spec = attack("pgd", eps=eps, verdict="last", threat_space="normalized-clamped")
+        x, y = data(evaluator)
+        evaluator.classifier.eval()
+        z = evaluator.classifier.normalize(x)
+        same_start(monkeypatch, spec)
+        reference = torchattacks.PGD(
+            evaluator.classifier.network, eps=spec.eps.value, alpha=spec.step_size.value, steps=10
+        )
+        adversarial = reference(z, y)
+        found = outcomes(evaluator, spec, range(N))
+        with torch.no_grad():
+            theirs = evaluator.classifier.network(adversarial).argmax(1).tolist()
+        differ = [i for i in range(N) if found[i].adversarial_prediction != theirs[i]]
+        assert all(abs(found[i].margin or 0) < 1e-4 for i in differ)
+
+
+@needs["foolbox"]
+@pytest.mark.parametrize("eps", EPS)
+class TestFoolbox:
+    def test_fgsm(self, eps: str, evaluator: Evaluator) -> None:
+        import foolbox
+
+        spec = attack("fgsm", eps=eps, verdict="last")
+        x, y = data(evaluator)
+        model = foolbox.PyTorchModel(evaluator.classifier.eval(), bounds=(0, 1), device="cpu")
+        _, adversarial, _ = foolbox.attacks.LinfFastGradientAttack()(model, x, y, epsilons=spec.eps.value)
+        assert_equal_verdicts(evaluator, spec, adversarial)
+
+    @pytest.mark.parametrize("random_start", [True, False])
+    def test_pgd(self, eps: str, random_start: bool, evaluator: Evaluator) -> None:
+        import eagerpy as ep
+        import foolbox
+
+        spec = attack("pgd", eps=eps, steps=10, random_start=random_start, verdict="last")
+
+        class SameStart(foolbox.attacks.LinfPGD):
+            def get_random_start(self, x0: ep.Tensor, epsilon: float) -> ep.Tensor:
+                return x0 + ep.astensor(noise(spec, tuple(x0.shape)))
+
+        x, y = data(evaluator)
+        model = foolbox.PyTorchModel(evaluator.classifier.eval(), bounds=(0, 1), device="cpu")
+        reference = SameStart(abs_stepsize=spec.step_size.value, steps=10, random_start=random_start)
+        _, adversarial, _ = reference(model, x, y, epsilons=spec.eps.value)
+        assert_equal_verdicts(evaluator, spec, adversarial)

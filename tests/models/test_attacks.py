@@ -1,0 +1,379 @@
+"""Attacks against outside truth: closed forms, orders that must hold, and changes that must not matter."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from models.attacks import registry
+from models.attacks.engine import Outcome
+from models.classifier import Classifier, buffers_digest
+from models.datasets import registry as datasets
+from models.errors import EvaluationError
+from models.evaluation import Evaluator
+from models.specs import AttackSpec, Preprocessing
+from tests.support import Linear, attack, classifier_of, examples_of, outcomes, robust
+
+ALL = sorted(registry.entries())
+
+
+def linear_problem(seed: int, n: int, pixels: int, classes: int) -> tuple[Linear, Tensor, Tensor]:
+    """A linear model with images well inside the box, so that the box never binds at the eps of the tests."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(classes, pixels, generator=generator)
+    images = 0.3 + 0.4 * torch.rand(n, 1, 1, pixels, generator=generator)
+    network = Linear(weight, 0.3 * torch.randn(classes, generator=generator))
+    labels = network(images).argmax(1).detach()
+    return network, images, labels
+
+
+def exact_distances(network: Linear, images: Tensor, labels: Tensor) -> np.ndarray:
+    """L-inf distance to the decision border: min over k of (z_y - z_k) / ||w_y - w_k||_1."""
+    weight = network.weight.detach().double()
+    z = images.flatten(1).double() @ weight.T + network.bias.detach().double()
+    own = z.gather(1, labels[:, None])
+    norms = (weight[labels][:, None, :] - weight[None]).abs().sum(2)
+    ratios = (own - z) / norms.masked_fill(norms == 0, math.nan)
+    return ratios.nan_to_num(nan=math.inf).amin(1).numpy()
+
+
+@pytest.mark.parametrize("name", ALL)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seed=st.integers(0, 10_000),
+    pixels=st.integers(1, 12),
+    classes=st.integers(2, 5),
+    slots=st.integers(1, 40),
+    eps=st.floats(0.0, 0.25),
+)
+def test_linear_model_no_attack_beats_the_closed_form(
+    name: str, seed: int, pixels: int, classes: int, slots: int, eps: float
+) -> None:
+    network, images, labels = linear_problem(seed, 24, pixels, classes)
+    exact = exact_distances(network, images, labels)
+    found = outcomes(
+        Evaluator(classifier_of(network, classes=classes), examples_of(images, labels, classes), slots=slots),
+        attack(name, eps=repr(eps)),
+        range(24),
+    )
+    for index, outcome in found.items():
+        assert outcome.robust or exact[index] <= eps + 1e-5, "broke an example that is provably robust"
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+def test_two_class_linear_model_is_solved_exactly(name: str) -> None:
+    """With two classes the gradient's sign is the optimal direction, so the verdict equals the closed form."""
+    network, images, labels = linear_problem(3, 200, 16, 2)
+    exact = exact_distances(network, images, labels)
+    eps = float(np.median(exact))
+    evaluator = Evaluator(classifier_of(network, classes=2), examples_of(images, labels, 2), slots=32)
+    found = outcomes(evaluator, attack(name, eps=repr(eps)), range(200))
+    for index, outcome in found.items():
+        if abs(exact[index] - eps) > 1e-5:
+            assert outcome.robust == (exact[index] > eps)
+    assert 60 < len(robust(found)) < 140
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_eps_zero_changes_no_prediction(name: str, evaluator: Evaluator) -> None:
+    found = outcomes(evaluator, attack(name, eps="0"), range(100))
+    assert all(o.adversarial_prediction == o.clean_prediction for o in found.values())
+    assert robust(found) == {i for i, o in found.items() if o.clean_correct}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_robust_implies_clean_correct_and_broken_ones_stay_in_the_ball(name: str, evaluator: Evaluator) -> None:
+    spec = attack(name, eps="24/255")
+    found = outcomes(evaluator, spec, range(200))
+    assert sorted(found) == list(range(200))
+    assert 0 < len(robust(found)) < sum(o.clean_correct for o in found.values())
+    for outcome in found.values():
+        assert outcome.clean_correct or not outcome.robust
+        assert outcome.distance is not None
+        assert outcome.distance <= spec.eps.value + 1e-6
+        assert (outcome.broken_at_step is not None) == (outcome.clean_correct and not outcome.robust)
+        # argmax takes the first of equal logits, so a tie may be judged either way.
+        assert outcome.margin is not None
+        assert outcome.margin >= 0 if outcome.robust else outcome.margin <= 0
+
+
+def test_stronger_settings_never_raise_robust_accuracy(evaluator: Evaluator) -> None:
+    n = range(200)
+    eps = "12/255"
+    fgsm = robust(outcomes(evaluator, attack("fgsm", eps=eps), n))
+    pgd = robust(outcomes(evaluator, attack("pgd", eps=eps), n))
+    assert len(pgd) <= len(fgsm)
+    more_restarts = robust(outcomes(evaluator, attack("pgd", eps=eps, restarts=4), n))
+    assert more_restarts <= pgd, "the first restart is the same run, so restarts can only break more"
+    more_steps = robust(outcomes(evaluator, attack("pgd", eps=eps, steps=20, step_size="3/255"), n))
+    assert more_steps <= pgd, "the first ten steps are the same run"
+    last = None
+    for numerator in (2, 4, 8, 16, 32, 96):
+        now = len(robust(outcomes(evaluator, attack("pgd", eps=f"{numerator}/255"), n)))
+        assert last is None or now <= last
+        last = now
+    assert last == 0, "nothing survives 96/255 on a standard-trained network"
+
+
+def test_worst_verdict_is_at_most_the_last_one(evaluator: Evaluator) -> None:
+    worst = robust(outcomes(evaluator, attack("pgd", eps="10/255"), range(200)))
+    last = robust(outcomes(evaluator, attack("pgd", eps="10/255", verdict="last"), range(200)))
+    assert worst <= last
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("verdict", ["worst", "last"])
+def test_order_batch_size_and_resume_do_not_matter(name: str, verdict: str, evaluator: Evaluator) -> None:
+    settings_ = {"restarts": 2} if name != "fgsm" else {}
+    spec = attack(name, eps="12/255", verdict=verdict, **settings_)
+    whole = outcomes(evaluator, spec, range(120))
+    shuffled = outcomes(evaluator, spec, np.random.default_rng(0).permutation(120))
+    assert shuffled == whole
+    for slots in (1, 7, 64, 200):
+        other = Evaluator(evaluator.classifier, evaluator.examples, slots=slots)
+        again = outcomes(other, spec, range(120))
+        assert {i: (o.robust, o.adversarial_prediction, o.broken_at_step) for i, o in again.items()} == {
+            i: (o.robust, o.adversarial_prediction, o.broken_at_step) for i, o in whole.items()
+        }
+    # Stop in the middle, then do the rest with a fresh evaluator, as a resumed job does.
+    first: dict[int, Outcome] = {}
+
+    def enough() -> bool:
+        return len(first) >= 40
+
+    for batch in evaluator.run(spec, list(range(120)), stop=enough):
+        first.update({o.example: o for o in batch})
+    assert 40 <= len(first) < 120
+    rest = outcomes(
+        Evaluator(evaluator.classifier, evaluator.examples, slots=32), spec, [i for i in range(120) if i not in first]
+    )
+    assert {**first, **rest} == whole
+
+
+def test_seed_decides_the_random_start_and_nothing_else_does(evaluator: Evaluator) -> None:
+    def distances(seed: int, **settings: object) -> list[float | None]:
+        spec = attack("f-fgsm", eps="8/255", seed=seed, **settings)
+        return [o.margin for _, o in sorted(outcomes(evaluator, spec, range(50)).items())]
+
+    torch.manual_seed(1)
+    one = distances(0)
+    torch.manual_seed(2)
+    assert distances(0) == one
+    assert distances(1) != one
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_side_effects(name: str, evaluator: Evaluator) -> None:
+    model = evaluator.classifier
+    model.train()
+    model.network.bn1.eval()
+    some = next(iter(model.parameters()))
+    some.requires_grad_(False)
+    modes = [m.training for m in model.modules()]
+    wants = [p.requires_grad for p in model.parameters()]
+    buffers = buffers_digest(model)
+    random_state = torch.random.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()
+    outcomes(evaluator, attack(name), range(64))
+    assert [m.training for m in model.modules()] == modes
+    assert [p.requires_grad for p in model.parameters()] == wants
+    assert all(p.grad is None for p in model.parameters())
+    assert buffers_digest(model) == buffers
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_normalisation_inside_the_model_equals_a_hand_normalised_twin(name: str, evaluator: Evaluator) -> None:
+    mean, std = 0.3048, 0.3755
+
+    class Twin(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.network((x - mean) / std)
+            return out
+
+    twin = Evaluator(
+        classifier_of(Twin(evaluator.classifier.network), classes=10), evaluator.examples, slots=evaluator.slots
+    )
+    spec = attack(name, eps="12/255")
+    ours, theirs = outcomes(evaluator, spec, range(150)), outcomes(twin, spec, range(150))
+    assert robust(ours) == robust(theirs)
+
+
+def test_threat_space_of_the_public_code_differs_and_is_reproduced(evaluator: Evaluator) -> None:
+    """normalized-clamped: eps on the normalised tensor, clamped to [0, 1], written out by hand here."""
+    spec = attack("fgsm", threat_space="normalized-clamped")
+    found = outcomes(evaluator, spec, range(100))
+    network, images = evaluator.classifier.network.eval(), torch.from_numpy(evaluator.examples.images[:100])
+    labels = torch.from_numpy(evaluator.examples.labels[:100])
+    z = ((images - 0.3048) / 0.3755).requires_grad_()
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(network(z), labels, reduction="sum"), z)
+    with torch.no_grad():
+        adversarial = network((z + 8 / 255 * gradient.sign()).clamp(0, 1)).argmax(1)
+    for index, outcome in found.items():
+        if outcome.clean_correct:
+            assert outcome.adversarial_prediction == adversarial[index]
+    assert robust(found) != robust(outcomes(evaluator, attack("fgsm"), range(100)))
+
+
+def test_random_start_is_uniform_in_the_ball_and_clamped() -> None:
+    clean = torch.full((400, 1, 8, 8), 0.05)
+    indices, restarts = torch.arange(400), torch.zeros(400, dtype=torch.long)
+    start = registry.kernel(attack("pgd", eps="0.1")).start(clean, indices, restarts, 0.0, 1.0)
+    offset = (start - clean).flatten().double()
+    assert offset.max() <= 0.1 + 1e-7
+    assert start.min() == 0, "half of the downward noise leaves the box and is clamped"
+    inside = offset[offset > -0.05 + 1e-6]
+    # Kolmogorov-Smirnov against U(-0.05, 0.1).
+    ranks = torch.sort(inside).values
+    expected = (ranks + 0.05) / 0.15
+    empirical = torch.arange(1, len(ranks) + 1, dtype=torch.float64) / len(ranks)
+    assert (expected - empirical).abs().max() < 1.63 / math.sqrt(len(ranks))
+
+
+class TestModelsThatMisbehave:
+    """Right verdict or a clear refusal, never a silent number."""
+
+    def evaluate(self, network: nn.Module, *, classes: int = 10, spec: AttackSpec | None = None) -> dict[int, object]:
+        evaluator = Evaluator(classifier_of(network, classes=classes), datasets.load("digits", "test"), slots=16)
+        evaluator.check(list(range(32)))
+        return outcomes(evaluator, spec or attack("pgd", steps=3), range(32))
+
+    def test_tuple_and_dict_outputs_are_understood(self) -> None:
+        base = Linear(torch.randn(10, 64), torch.zeros(10))
+
+        class Wrapped(nn.Module):
+            def __init__(self, wrap: object) -> None:
+                super().__init__()
+                self.base = base
+                self.wrap = wrap
+
+            def forward(self, x: Tensor) -> object:
+                return self.wrap(self.base(x))  # type: ignore[operator]
+
+        plain = self.evaluate(base)
+        assert self.evaluate(Wrapped(lambda z: (z, None))) == plain
+        assert self.evaluate(Wrapped(lambda z: {"logits": z})) == plain
+        with pytest.raises(EvaluationError, match="no logits were recognised"):
+            self.evaluate(Wrapped(lambda z: "cat"))
+        with pytest.raises(EvaluationError, match="expected"):
+            self.evaluate(Wrapped(lambda z: z[:, :4]))
+
+    def test_wrong_number_of_classes_is_refused(self) -> None:
+        with pytest.raises(EvaluationError, match="4 classes"):
+            self.evaluate(Linear(torch.randn(4, 64), torch.zeros(4)), classes=4)
+
+    def test_non_finite_logits_are_counted_apart(self) -> None:
+        class Breaks(nn.Module):
+            """NaN for images whose first pixel row sums high, under attack or not."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.base = Linear(torch.randn(10, 64), torch.zeros(10))
+
+            def forward(self, x: Tensor) -> Tensor:
+                z: Tensor = self.base(x)
+                return torch.where((x.flatten(1).mean(1) > 0.31)[:, None], torch.full_like(z, math.nan), z)
+
+        found = self.evaluate(Breaks())
+        errors = {i for i, o in found.items() if o.error}  # type: ignore[attr-defined]
+        assert errors
+        assert len(errors) < 32
+        assert all(found[i].robust is None for i in errors)  # type: ignore[attr-defined]
+        means = datasets.load("digits", "test").images[:32].reshape(32, -1).mean(1)
+        assert {i for i in range(32) if means[i] > 0.31} <= errors
+
+    def test_model_that_changes_its_statistics_is_refused(self) -> None:
+        class Cheats(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.base = Linear(torch.randn(10, 64), torch.zeros(10))
+                self.register_buffer("seen", torch.zeros(1))
+
+            def forward(self, x: Tensor) -> Tensor:
+                self.seen += 1
+                out: Tensor = self.base(x)
+                return out
+
+        with pytest.raises(EvaluationError, match="changed its own buffers"):
+            self.evaluate(Cheats())
+
+    def test_randomised_model_and_probabilities_are_warned_about(self) -> None:
+        class Noisy(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x.flatten(1)[:, :10] + torch.randn(len(x), 10)
+
+        class Probabilities(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x.flatten(1)[:, 10:20].softmax(1)
+
+        for network, word in ((Noisy(), "randomised"), (Probabilities(), "probabilities")):
+            evaluator = Evaluator(classifier_of(network, classes=10), datasets.load("digits", "test"))
+            evaluator.check(list(range(20)))
+            assert word in evaluator.warnings[0]
+
+    def test_zero_gradients_are_counted(self) -> None:
+        class Flat(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return (x.flatten(1)[:, :10] * 0).round() + x.flatten(1)[:, 20:30].detach()
+
+        found = self.evaluate(Flat(), spec=attack("pgd", steps=3))
+        attacked = [o for o in found.values() if o.backwards]  # type: ignore[attr-defined]
+        assert attacked
+        assert all(o.zero_gradient_steps == o.backwards for o in attacked)  # type: ignore[attr-defined]
+
+    def test_all_misclassified(self) -> None:
+        class Wrong(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return torch.eye(10)[torch.zeros(len(x), dtype=torch.long)] + 0 * x.flatten(1)[:, :10]
+
+        found = self.evaluate(Wrong())
+        labels = datasets.load("digits", "test").labels[:32]
+        assert robust(found) == {i for i in range(32) if labels[i] == 0}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 4, 4), (3, 5, 9), (2, 1, 1)])
+def test_small_and_non_square_images(channels: int, height: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(20, channels, height, width, generator=generator)
+    network = Linear(torch.randn(3, channels * height * width, generator=generator), torch.zeros(3))
+    labels = network(images).argmax(1)
+    evaluator = Evaluator(
+        Classifier(network, Preprocessing((0.5,) * channels, (0.2,) * channels), 3), examples_of(images, labels, 3)
+    )
+    found = outcomes(evaluator, attack("pgd", eps="0.5", restarts=2), range(20))
+    assert len(found) == 20
+
+
+def test_out_of_memory_halves_the_slots_and_loses_nothing(evaluator: Evaluator) -> None:
+    spec = attack("pgd", eps="12/255")
+    whole = outcomes(evaluator, spec, range(100))
+
+    class Hungry(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+            self.calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            if len(x) > 16 and self.calls > 6:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            out: Tensor = self.network(x)
+            return out
+
+    hungry = Classifier(Hungry(evaluator.classifier.network), Preprocessing((0.3048,), (0.3755,)), 10)
+    other = Evaluator(hungry, evaluator.examples, slots=64)
+    found = outcomes(other, spec, range(100))
+    assert other.slots == 16
+    assert robust(found) == robust(whole)
