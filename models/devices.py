@@ -40,6 +40,13 @@ def choose(name: str) -> str:
     return name
 
 
+def label(device: str) -> str:
+    """A torch device as results record it: a GPU with its name."""
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
+
+
 def describe() -> list[dict[str, str]]:
     """The devices that torch sees, for people."""
     import torch

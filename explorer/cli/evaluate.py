@@ -104,7 +104,7 @@ def command(
         str,
         typer.Option(
             "--threat-space",
-            help="pixel, or normalized-clamped: eps on normalised inputs, clamped to [0, 1], as the study's code has it.",
+            help="pixel, or normalized-clamped: eps on normalised inputs clamped to [0, 1], as in the study's code.",
         ),
     ] = "pixel",
     verdict: Annotated[

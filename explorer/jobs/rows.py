@@ -104,7 +104,6 @@ def evaluation_row(
     spec: EvaluationSpec, dataset_id: str, indices: Sequence[int], *, device: str, job: int | None
 ) -> EvaluationRow:
     import numpy as np
-    import torch
 
     return EvaluationRow(
         evaluation_id=spec.identity,
@@ -117,7 +116,7 @@ def evaluation_row(
         device=device,
         precision=spec.precision,
         software_version=software_version(),
-        torch_version=torch.__version__,
+        torch_version=metadata.version("torch"),
         engine_revision=spec.engine_revision,
         hostname=platform.node() or None,
         job_id=str(job) if job is not None else None,

@@ -99,7 +99,8 @@ class Runner:
         self.store: Store = Store(Path(request.store))
         #: Identities of the evaluations of the request, in order, as far as they are known.
         self.evaluation_ids: list[str] = []
-        self.failures: list[str] = []
+        #: Exit codes of the evaluations that failed.
+        self.failures: list[int] = []
         self._logged_progress = 0.0
 
     def emit(self, kind: str, *, log: bool = True, **data: Any) -> None:
@@ -114,7 +115,7 @@ class Runner:
         try:
             self.job.claim()
             self._work()
-            exit_code = errors.INTERRUPTED if self.stop() else errors.FAILED if self.failures else errors.OK
+            exit_code = errors.INTERRUPTED if self.stop() else self._failure() if self.failures else errors.OK
         except Exception as error:
             code = errors.exit_code_of(error)
             exit_code = errors.FAILED if code is None else code
@@ -129,14 +130,12 @@ class Runner:
         return exit_code
 
     def _work(self) -> None:
-        import torch
-
         from models import devices
 
         request = self.request
         device = devices.choose(request.device)
         threads = devices.set_threads(request.threads)
-        label = f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
+        label = devices.label(device)
         total = len(request.models) * len(request.attacks)
         self.emit("job_started", title=request.title, device=label, threads=threads, n_evaluations=total)
         self.store.ensure()
@@ -148,7 +147,7 @@ class Runner:
                 subject = Subject(self, model, device, label)
             except ModelsError as error:
                 number += len(request.attacks)
-                self._fail(f"{model.architecture}: {error}")
+                self._fail(error, model.architecture)
                 continue
             for attack in request.attacks:
                 number += 1
@@ -157,11 +156,16 @@ class Runner:
                 try:
                     subject.evaluate(attack, number)
                 except ModelsError as error:
-                    self._fail(f"{model.architecture}, {attack.label}: {error}")
+                    self._fail(error, f"{model.architecture}, {attack.label}")
 
-    def _fail(self, message: str) -> None:
-        self.failures.append(message)
-        self.emit("error", message=message)
+    def _fail(self, error: ModelsError, about: str) -> None:
+        """Report an evaluation that cannot be done; the others go on."""
+        self.failures.append(errors.exit_code_of(error) or errors.FAILED)
+        self.emit("error", message=f"{about}: {error}")
+
+    def _failure(self) -> int:
+        """One code for all failures: an input error only if each of them is one."""
+        return errors.USAGE if set(self.failures) == {errors.USAGE} else errors.FAILED
 
     def progress(self, data: dict[str, Any]) -> None:
         """Show progress; log it less often."""
@@ -270,8 +274,8 @@ class Subject:
             said = f"re-run of {spec.identity}: {differ}"
             runner.emit("warning" if finished.n_changed else "note", message=said)
         elif opened.staging:
-            done = f"the re-run of {spec.identity} has {tally.n_done} of {len(self.indices)} examples"
-            said = f"{done}; the earlier result stands until it is complete"
+            state = f"the re-run of {spec.identity} has {tally.n_done} of {len(self.indices)} examples"
+            said = f"{state}; the earlier result stands until it is complete"
             runner.emit("note", message=said)
         self._report(spec.identity, from_store=False)
 

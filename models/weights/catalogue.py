@@ -88,13 +88,17 @@ def read_header(path: Path) -> dict[str, str]:
             if not 2 <= length <= _MAX_HEADER:
                 raise WeightsError(f"{path} is not a safetensors file.")
             raw = file.read(length)
+            size = file.seek(0, 2)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}.") from None
     try:
         header = json.loads(raw)
-        metadata = header.get("__metadata__", {})
+        metadata = header.pop("__metadata__", {})
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if size != 8 + length + end:
+            raise ValueError(size)
         return {str(k): str(v) for k, v in metadata.items()}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, KeyError, IndexError, TypeError):
         raise WeightsError(f"{path} is not a safetensors file, or it is cut short: get the file again.") from None
 
 
