@@ -53,8 +53,8 @@ def test_result_has_the_keys_of_the_interface_and_is_answered_from_the_store(cli
     assert [r["attack"]["name"] for r in first] == ["fgsm", "pgd"]
     for row in first:
         assert {
-            "evaluation_id", "architecture", "model_sha256", "dataset", "n_examples", "attack", "threat_space", "verdict",
-            "clean_accuracy", "robust_accuracy", "robust_accuracy_low", "robust_accuracy_high", "hrs", "forwards",
+            "evaluation_id", "architecture", "model_sha256", "dataset", "n_examples", "attack", "threat_space",
+            "verdict", "clean_accuracy", "robust_accuracy", "robust_accuracy_low", "robust_accuracy_high", "hrs", "forwards",
             "backwards", "seconds", "status", "warnings",
         } <= set(row)  # fmt: skip
         assert row["architecture"] == "resnet18"
@@ -82,8 +82,8 @@ def test_result_has_the_keys_of_the_interface_and_is_answered_from_the_store(cli
 def test_what_can_change_a_result_changes_the_identity(cli: Cli, home_with_weights: Path) -> None:
     base = (*EVAL, "--attack", "pgd", "--steps", "2", "--examples", "20", "--format", "json")
     seen = {}
-    for extra in ([], ["--seed", "1"], ["--verdict", "last"], ["--threat-space", "normalized-clamped"], ["--eps", "4/255"],
-                  ["--restarts", "2"], ["--step-size", "1/255"], ["--examples", "10"]):  # fmt: skip
+    for extra in ([], ["--seed", "1"], ["--verdict", "last"], ["--threat-space", "normalized-clamped"],
+                  ["--eps", "4/255"], ["--restarts", "2"], ["--step-size", "1/255"], ["--examples", "10"]):  # fmt: skip
         code, out, err = cli(*base, *extra)
         assert code == 0, err
         seen[result(out)[0]["evaluation_id"]] = extra

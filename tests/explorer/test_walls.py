@@ -28,7 +28,8 @@ def imported(code: str, **env: str) -> set[str]:
 
 @pytest.mark.parametrize("words", [["--help"], ["eval", "--help"], ["train", "--help"], ["archs"], ["attacks"]])
 def test_command_line_starts_without_torch_and_textual(words: list[str], tmp_path: Path) -> None:
-    code = f"import contextlib, io\nfrom explorer.cli import run\nwith contextlib.redirect_stdout(io.StringIO()): run({words})"
+    code = "import contextlib, io\nfrom explorer.cli import run\n"
+    code += f"with contextlib.redirect_stdout(io.StringIO()): run({words})"
     found = imported(code, NASROB_HOME=str(tmp_path))
     assert not found & {"torch", "textual", "torchvision", "duckdb"}
 
