@@ -54,8 +54,8 @@ def test_result_has_the_keys_of_the_interface_and_is_answered_from_the_store(cli
     for row in first:
         assert {
             "evaluation_id", "architecture", "model_sha256", "dataset", "n_examples", "attack", "threat_space",
-            "verdict", "clean_accuracy", "robust_accuracy", "robust_accuracy_low", "robust_accuracy_high", "hrs", "forwards",
-            "backwards", "seconds", "status", "warnings",
+            "verdict", "clean_accuracy", "robust_accuracy", "robust_accuracy_low", "robust_accuracy_high", "hrs",
+            "forwards", "backwards", "seconds", "status", "warnings",
         } <= set(row)  # fmt: skip
         assert row["architecture"] == "resnet18"
         assert row["dataset"] == "digits"
