@@ -36,6 +36,10 @@ class EvaluationError(ModelsError):
     """An evaluation that cannot give a number anybody should believe."""
 
 
+class OutputError(ModelsError):
+    """A file that cannot be written: no room, no permission."""
+
+
 class DeviceError(ModelsError):
     """A device that is not there, or that ran out of memory."""
 

@@ -71,19 +71,37 @@ _FOLLOWS_LATEST = {
 #: Provenance of the session that works on an evaluation.
 _SESSION = ("device", "precision", "software_version", "torch_version", "engine_revision", "hostname", "job_id")
 
-#: The counts of an evaluation as aggregates of its outcomes.
+#: The counts of an evaluation as aggregates of its outcomes. Examples that break soon are done first, so verdicts are
+#: counted only up to the first example that is missing: any other part of an unfinished evaluation would be biased.
 _AGGREGATES = f"""
-    count(*) AS n_done,
-    count(*) FILTER (clean_correct AND error IS NULL) AS n_clean_correct,
-    count(*) FILTER (robust) AS n_robust,
-    count(*) FILTER (error IS NOT NULL) AS n_errors,
-    count(*) FILTER (abs(margin) < {BORDERLINE_MARGIN}) AS n_borderline,
-    count(*) FILTER (zero_gradient_steps > 0) AS n_zero_gradient,
-    coalesce(sum(forwards), 0)::BIGINT AS forwards,
-    coalesce(sum(backwards), 0)::BIGINT AS backwards
+    WITH asked AS (
+        SELECT unnest(examples) AS example, generate_subscripts(examples, 1) AS position
+        FROM subsets JOIN evaluations USING (subset_digest)
+        WHERE evaluation_id = $id
+    ),
+    done AS (
+        SELECT outcomes.*, position FROM outcomes LEFT JOIN asked USING (example) WHERE evaluation_id = $id
+    ),
+    missing AS (
+        SELECT coalesce(min(position), (SELECT count(*) + 1 FROM asked)) AS first
+        FROM asked ANTI JOIN done USING (example)
+    ),
+    marked AS (SELECT done.*, coalesce(position < first, false) AS counted FROM done, missing)
+    SELECT
+        count(*) AS n_done,
+        count(*) FILTER (counted) AS n_counted,
+        count(*) FILTER (counted AND clean_correct AND error IS NULL) AS n_clean_correct,
+        count(*) FILTER (counted AND robust) AS n_robust,
+        count(*) FILTER (counted AND error IS NOT NULL) AS n_errors,
+        count(*) FILTER (counted AND abs(margin) < {BORDERLINE_MARGIN}) AS n_borderline,
+        count(*) FILTER (counted AND zero_gradient_steps > 0) AS n_zero_gradient,
+        coalesce(sum(forwards), 0)::BIGINT AS forwards,
+        coalesce(sum(backwards), 0)::BIGINT AS backwards
+    FROM marked
 """
 _COUNTS = (
     "n_done",
+    "n_counted",
     "n_clean_correct",
     "n_robust",
     "n_errors",
@@ -245,7 +263,12 @@ def _record(con: DuckDBPyConnection, table: str, key: str, row: object) -> None:
 
 
 def _insert_evaluation(con: DuckDBPyConnection, row: EvaluationRow, target: str, staging: bool) -> None:
-    values = _columns(row) | {
+    if len(row.examples) != row.n_requested:
+        raise ValueError(f"{row.n_requested} examples are asked for and {len(row.examples)} are listed")
+    con.execute(
+        "INSERT INTO subsets VALUES (?, ?) ON CONFLICT DO NOTHING", [row.subset_digest, [int(i) for i in row.examples]]
+    )
+    values = {name: value for name, value in _columns(row).items() if name != "examples"} | {
         "evaluation_id": target,
         "status": "running",
         "warnings": list[str](),
@@ -284,7 +307,7 @@ def _update_counts(con: DuckDBPyConnection, evaluation_id: str, seconds: float) 
     con.execute(
         f"""
         UPDATE evaluations SET {updates}, seconds = seconds + $seconds, updated_at = $now
-        FROM (SELECT {_AGGREGATES} FROM outcomes WHERE evaluation_id = $id) AS totals
+        FROM ({_AGGREGATES}) AS totals
         WHERE evaluations.evaluation_id = $id
         """,
         {"seconds": seconds, "now": _now(), "id": evaluation_id},

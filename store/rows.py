@@ -6,7 +6,7 @@ Mappings are stored as JSON. Times may be naive (taken as UTC) or aware.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -93,6 +93,8 @@ class EvaluationRow:
     preprocessing: Mapping[str, Any]
     n_requested: int
     subset_digest: str
+    #: Indices of the examples asked for, in the order in which they are evaluated: `n_requested` of them.
+    examples: Sequence[int]
     device: str
     precision: str
     software_version: str
@@ -119,11 +121,13 @@ class OpenedEvaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Totals of an evaluation over its stored outcomes, after a batch. `n_new` is what the batch added."""
+    """Totals of an evaluation after a batch. `n_new` is what the batch added; verdicts are counted over the `n_counted`
+    examples before the first one that is missing, the passes over all that are done."""
 
     n_new: int
     n_requested: int
     n_done: int
+    n_counted: int
     n_clean_correct: int
     n_robust: int
     n_errors: int

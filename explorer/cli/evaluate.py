@@ -23,6 +23,7 @@ RESULT_KEYS = (
     "dataset",
     "dataset_id",
     "n_examples",
+    "n_done",
     "n_requested",
     "attack",
     "threat_space",

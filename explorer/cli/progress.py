@@ -134,12 +134,15 @@ def describe(data: dict[str, Any]) -> str:
 
 
 def running(data: dict[str, Any]) -> str:
-    """Running robust accuracy with its 95 % half width, speed and time left."""
-    judged = data["n_done"] - data["n_errors"]
-    if not judged:
-        return ""
-    robust = 100 * data["n_robust"] / judged
-    text = f"robust {robust:.1f} ± {half_width(data['n_robust'], judged):.1f} %"
+    """Running robust accuracy with its 95 % half width, speed and time left.
+
+    Over the examples before the first one still in work: those that break soon are done first.
+    """
+    judged = data["n_counted"] - data["n_errors"]
+    text = "robust –"
+    if judged:
+        robust = 100 * data["n_robust"] / judged
+        text = f"robust {robust:.1f} ± {half_width(data['n_robust'], judged):.1f} %"
     if data.get("examples_per_second"):
         text += f"  {data['examples_per_second']:.0f} ex/s"
     if data.get("eta_seconds") is not None:
@@ -151,7 +154,7 @@ def result(data: dict[str, Any]) -> str:
     """The outcome of an evaluation in one line."""
     known = " (from the store)" if data["from_store"] else ""
     if data["robust_accuracy"] is None:
-        return f"{data['status']}, no example done{known}"
+        return f"{data['status']} after {data['n_done']} examples, too few to say; the same command continues{known}"
     text = (
         f"clean {data['clean_accuracy']:.1f} %, robust {data['robust_accuracy']:.1f} % "
         f"[{data['robust_accuracy_low']:.1f}–{data['robust_accuracy_high']:.1f}], {data['seconds']:.1f} s"

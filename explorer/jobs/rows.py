@@ -113,6 +113,7 @@ def evaluation_row(
         preprocessing=asdict(spec.preprocessing),
         n_requested=len(indices),
         subset_digest=subset_digest(np.asarray(indices, dtype=np.int64)),
+        examples=indices,
         device=device,
         precision=spec.precision,
         software_version=software_version(),

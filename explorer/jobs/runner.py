@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,40 +40,49 @@ LAST_FLUSH_PATIENCE = 120.0
 Listener = Callable[[Event], None]
 
 
-@dataclass
 class Tally:
-    """Running counts of one evaluation, stored ones included."""
+    """Running counts of one evaluation, stored outcomes included.
 
-    n_done: int = 0
-    n_clean_correct: int = 0
-    n_robust: int = 0
-    n_errors: int = 0
-    forwards: int = 0
-    backwards: int = 0
+    Examples that break soon are done first, so the share of robust ones among those done is no estimate: it starts near
+    zero on any model. Verdicts are counted over the examples before the first one that is still in work.
+    """
+
+    def __init__(self, indices: Sequence[int], stored: pa.Table) -> None:
+        self.n_done = self.n_counted = self.n_clean_correct = self.n_robust = self.n_errors = 0
+        self.forwards = self.backwards = 0
+        self._waiting: dict[int, tuple[bool, bool, bool]] = {}
+        self._order = iter(indices)
+        self._next = next(self._order, None)
+        columns = ("example", "clean_correct", "robust", "error", "forwards", "backwards")
+        for row in zip(*(stored[name].to_pylist() for name in columns), strict=True):
+            self._enter(*row)
+        self._count()
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
-        for outcome in outcomes:
-            self.n_done += 1
-            self.n_errors += outcome.error is not None
-            self.n_clean_correct += outcome.clean_correct and outcome.error is None
-            self.n_robust += bool(outcome.robust)
-            self.forwards += outcome.forwards
-            self.backwards += outcome.backwards
+        for o in outcomes:
+            self._enter(o.example, o.clean_correct, o.robust, o.error, o.forwards, o.backwards)
+        self._count()
 
-    @classmethod
-    def of_stored(cls, table: pa.Table) -> Tally:
-        """The counts of outcomes that are stored already."""
-        import pyarrow.compute as pc
+    def _enter(
+        self, example: int, clean_correct: bool, robust: bool | None, error: str | None, forwards: int, backwards: int
+    ) -> None:
+        self.n_done += 1
+        self.forwards += forwards
+        self.backwards += backwards
+        self._waiting[example] = (clean_correct and error is None, bool(robust), error is not None)
 
-        tally = cls(n_done=table.num_rows)
-        if table.num_rows:
-            fine = pc.is_null(table["error"])
-            tally.n_errors = table.num_rows - int(pc.sum(fine).as_py())
-            tally.n_clean_correct = int(pc.sum(pc.and_(table["clean_correct"], fine)).as_py())
-            tally.n_robust = int(pc.sum(table["robust"]).as_py() or 0)
-            tally.forwards = int(pc.sum(table["forwards"]).as_py())
-            tally.backwards = int(pc.sum(table["backwards"]).as_py())
-        return tally
+    def _count(self) -> None:
+        while self._next is not None and self._next in self._waiting:
+            clean_correct, robust, error = self._waiting.pop(self._next)
+            self.n_counted += 1
+            self.n_clean_correct += clean_correct
+            self.n_robust += robust
+            self.n_errors += error
+            self._next = next(self._order, None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts, as events report them."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
 
 class Runner:
@@ -210,7 +218,7 @@ class Subject:
         runner.evaluation_ids.append(spec.identity)
         opened = self._open(spec)
         done = {int(i) for i in opened.done}
-        tally = Tally.of_stored(results.outcomes(runner.store, opened.evaluation_id))
+        tally = Tally(self.indices, results.outcomes(runner.store, opened.evaluation_id))
         runner.emit(
             "evaluation_started",
             evaluation_id=spec.identity,
@@ -221,9 +229,7 @@ class Subject:
             attack=attack.label,
             eps=attack.eps.text,
             n_requested=len(self.indices),
-            n_done=tally.n_done,
-            n_clean_correct=tally.n_clean_correct,
-            n_robust=tally.n_robust,
+            **tally.to_dict(),
         )
         if opened.status == "complete":
             self._report(spec.identity, from_store=True)
@@ -245,7 +251,7 @@ class Subject:
                         {
                             "evaluation_id": spec.identity,
                             "n_requested": len(self.indices),
-                            **vars(tally),
+                            **tally.to_dict(),
                             "examples_per_second": rate,
                             "eta_seconds": (len(self.indices) - tally.n_done) / rate if rate else None,
                         }
@@ -324,7 +330,8 @@ class Subject:
             "evaluation_finished",
             evaluation_id=evaluation_id,
             from_store=from_store,
-            n_done=row["n_examples"],
+            n_done=row["n_done"],
+            n_counted=row["n_examples"],
             **{key: row[key] for key in keys},
         )
 
@@ -375,5 +382,5 @@ class Recorder:
             except StoreError as error:
                 if isinstance(error, StoreBusy) and time.monotonic() < deadline:
                     continue
-                lost = f"{len(self.pending)} outcomes were not stored: run the same command again to continue."
+                lost = f"{len(self.pending)} outcomes were not stored."
                 raise ExplorerError(f"{error} {lost}", errors.exit_code_of(error)) from None

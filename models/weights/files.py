@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.architectures import registry
 from models.classifier import Classifier, tensors_sha256
 from models.datasets.registry import Dataset
-from models.errors import WeightsError
+from models.errors import OutputError, WeightsError
 from models.specs import ArchitectureSpec, Preprocessing
 from models.weights.catalogue import WeightsRecord, read_record
 
@@ -47,7 +47,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise WeightsError(
+        raise OutputError(
             f"cannot write {path}: {error.strerror or error}. Free some space or choose another folder."
         ) from None
 

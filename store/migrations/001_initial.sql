@@ -133,6 +133,14 @@ COMMENT ON COLUMN attacks.verdict IS 'Which iterate decides: worst (any that was
 COMMENT ON COLUMN attacks.config IS 'The whole resolved configuration as JSON.';
 COMMENT ON COLUMN attacks.recorded_at IS 'When it was first recorded, UTC.';
 
+CREATE TABLE subsets (
+    subset_digest TEXT PRIMARY KEY,
+    examples INTEGER[] NOT NULL
+);
+COMMENT ON TABLE subsets IS 'Lists of examples that evaluations were asked for, so that every model sees the same ones.';
+COMMENT ON COLUMN subsets.subset_digest IS 'Hash of the list.';
+COMMENT ON COLUMN subsets.examples IS 'Indices of the examples in the stored order of the dataset, in the order in which they are evaluated.';
+
 CREATE TABLE evaluations (
     evaluation_id TEXT PRIMARY KEY,
     model_sha256 TEXT NOT NULL,
@@ -143,9 +151,10 @@ CREATE TABLE evaluations (
     subset_digest TEXT NOT NULL,
     status TEXT NOT NULL CHECK (status IN ('running', 'complete', 'partial', 'failed')),
     n_done BIGINT NOT NULL DEFAULT 0 CHECK (n_done BETWEEN 0 AND n_requested),
-    n_clean_correct BIGINT NOT NULL DEFAULT 0 CHECK (n_clean_correct BETWEEN 0 AND n_done - n_errors),
+    n_counted BIGINT NOT NULL DEFAULT 0 CHECK (n_counted BETWEEN 0 AND n_done),
+    n_clean_correct BIGINT NOT NULL DEFAULT 0 CHECK (n_clean_correct BETWEEN 0 AND n_counted - n_errors),
     n_robust BIGINT NOT NULL DEFAULT 0 CHECK (n_robust BETWEEN 0 AND n_clean_correct),
-    n_errors BIGINT NOT NULL DEFAULT 0 CHECK (n_errors BETWEEN 0 AND n_done),
+    n_errors BIGINT NOT NULL DEFAULT 0 CHECK (n_errors BETWEEN 0 AND n_counted),
     n_borderline BIGINT NOT NULL DEFAULT 0,
     n_zero_gradient BIGINT NOT NULL DEFAULT 0,
     forwards BIGINT NOT NULL DEFAULT 0,
@@ -174,11 +183,12 @@ COMMENT ON COLUMN evaluations.n_requested IS 'Number of examples asked for.';
 COMMENT ON COLUMN evaluations.subset_digest IS 'Hash of the indices of the examples asked for.';
 COMMENT ON COLUMN evaluations.status IS 'running, complete (every example asked for is done), partial (stopped before the end) or failed. A process that was killed leaves running.';
 COMMENT ON COLUMN evaluations.n_done IS 'Examples with an outcome, errors included.';
-COMMENT ON COLUMN evaluations.n_clean_correct IS 'Examples without an error that the model classifies correctly unattacked.';
-COMMENT ON COLUMN evaluations.n_robust IS 'Examples without an error that stay correctly classified under the attack.';
-COMMENT ON COLUMN evaluations.n_errors IS 'Examples without a verdict, such as those with non-finite logits; they count in no accuracy.';
-COMMENT ON COLUMN evaluations.n_borderline IS 'Examples whose adversarial margin is within 1e-4 of zero: other hardware may decide them otherwise.';
-COMMENT ON COLUMN evaluations.n_zero_gradient IS 'Examples that met at least one gradient of zero, a sign of gradient masking.';
+COMMENT ON COLUMN evaluations.n_counted IS 'Examples that the verdict counts are over: those before the first one that is still missing, in the order of the subset; all of them once the evaluation is complete. Examples that break soon are done first, so the others done so far would make a model look weaker than it is.';
+COMMENT ON COLUMN evaluations.n_clean_correct IS 'Of those counted, examples without an error that the model classifies correctly unattacked.';
+COMMENT ON COLUMN evaluations.n_robust IS 'Of those counted, examples without an error that stay correctly classified under the attack.';
+COMMENT ON COLUMN evaluations.n_errors IS 'Of those counted, examples without a verdict, such as those with non-finite logits; they count in no accuracy.';
+COMMENT ON COLUMN evaluations.n_borderline IS 'Of those counted, examples whose adversarial margin is within 1e-4 of zero: other hardware may decide them otherwise.';
+COMMENT ON COLUMN evaluations.n_zero_gradient IS 'Of those counted, examples that met at least one gradient of zero, a sign of gradient masking.';
 COMMENT ON COLUMN evaluations.forwards IS 'Forward passes, counted per example.';
 COMMENT ON COLUMN evaluations.backwards IS 'Backward passes, counted per example.';
 COMMENT ON COLUMN evaluations.seconds IS 'Time spent, in seconds, summed over the sessions that worked on it.';
@@ -216,7 +226,7 @@ CREATE TABLE outcomes (
     CHECK (NOT robust OR clean_correct),
     CHECK (broken_at_step IS NULL OR (clean_correct AND NOT robust))
 );
-COMMENT ON TABLE outcomes IS 'One row an example of an evaluation. At most one row for an evaluation and an example.';
+COMMENT ON TABLE outcomes IS 'One row an example of an evaluation. At most one row for an evaluation and an example. While an evaluation is not complete, examples that break soon are over-represented: see evaluations.n_counted.';
 COMMENT ON COLUMN outcomes.evaluation_id IS 'The evaluation, see evaluations.';
 COMMENT ON COLUMN outcomes.example IS 'Index of the example in the stored order of the dataset, from 0.';
 COMMENT ON COLUMN outcomes.label IS 'True class.';

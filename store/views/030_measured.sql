@@ -23,8 +23,8 @@ smallest_baselines AS (
 counted AS (
     SELECT
         *,
-        accuracy(n_clean_correct, n_done - n_errors) AS clean_accuracy,
-        accuracy(n_robust, n_done - n_errors) AS robust_accuracy
+        accuracy(n_clean_correct, n_counted - n_errors) AS clean_accuracy,
+        accuracy(n_robust, n_counted - n_errors) AS robust_accuracy
     FROM evaluations
 )
 SELECT
@@ -39,7 +39,8 @@ SELECT
     d.name AS dataset,
     e.dataset_id,
     d.split,
-    e.n_done AS n_examples,
+    e.n_counted AS n_examples,
+    e.n_done,
     e.n_requested,
     k.name AS attack,
     e.attack_id,
@@ -56,8 +57,8 @@ SELECT
     k.verdict,
     e.clean_accuracy,
     e.robust_accuracy,
-    wilson_low(e.n_robust, e.n_done - e.n_errors) AS robust_accuracy_low,
-    wilson_high(e.n_robust, e.n_done - e.n_errors) AS robust_accuracy_high,
+    wilson_low(e.n_robust, e.n_counted - e.n_errors) AS robust_accuracy_low,
+    wilson_high(e.n_robust, e.n_counted - e.n_errors) AS robust_accuracy_high,
     hrs(e.clean_accuracy, e.robust_accuracy) AS hrs,
     pp_hrs(e.clean_accuracy, e.robust_accuracy, m.params, coalesce(same.params, smallest.params)) AS pp_hrs,
     coalesce(same.architecture_id, smallest.architecture_id) AS pp_hrs_baseline,
@@ -105,7 +106,8 @@ COMMENT ON COLUMN measured.train_seed IS 'Seed of the training, where known.';
 COMMENT ON COLUMN measured.dataset IS 'Name of the dataset.';
 COMMENT ON COLUMN measured.dataset_id IS 'The examples, see datasets.';
 COMMENT ON COLUMN measured.split IS 'Part of the data.';
-COMMENT ON COLUMN measured.n_examples IS 'Examples with an outcome so far, errors included.';
+COMMENT ON COLUMN measured.n_examples IS 'Examples that the accuracies are over, errors included: all that were asked for, or while some are missing those before the first such one (see evaluations.n_counted).';
+COMMENT ON COLUMN measured.n_done IS 'Examples with an outcome so far.';
 COMMENT ON COLUMN measured.n_requested IS 'Examples asked for.';
 COMMENT ON COLUMN measured.attack IS 'Name of the attack.';
 COMMENT ON COLUMN measured.attack_id IS 'The full configuration, see attacks.';

@@ -2,7 +2,7 @@
 
 CREATE OR REPLACE MACRO worst_case(evaluation_ids) AS TABLE
 WITH asked AS (
-    SELECT evaluation_id, model_sha256, dataset_id
+    SELECT evaluation_id, model_sha256, dataset_id, status
     FROM evaluations
     WHERE evaluation_id IN (SELECT unnest(evaluation_ids))
 ),
@@ -11,7 +11,8 @@ scope AS (
         count(*) AS n_evaluations,
         count(*) = len(list_distinct(evaluation_ids))
             AND count(DISTINCT model_sha256) = 1
-            AND count(DISTINCT dataset_id) = 1 AS comparable
+            AND count(DISTINCT dataset_id) = 1
+            AND bool_and(status = 'complete') AS comparable
     FROM asked
 ),
 per_example AS (
@@ -34,11 +35,14 @@ SELECT
     CASE WHEN comparable THEN wilson_low(r, n) END AS robust_accuracy_low,
     CASE WHEN comparable THEN wilson_high(r, n) END AS robust_accuracy_high
 FROM scope, counts;
-COMMENT ON MACRO TABLE worst_case IS 'Accuracy under the worst of several attacks on one model: worst_case([id, id, ...]) counts an example as robust only if it is so in every evaluation. Over the examples that all of them have without an error. Empty figures when an identity is unknown or the evaluations are not of one model and one dataset.';
+COMMENT ON MACRO TABLE worst_case IS 'Accuracy under the worst of several attacks on one model: worst_case([id, id, ...]) counts an example as robust only if it is so in every evaluation. Over the examples that all of them have without an error. Empty figures when an identity is unknown, the evaluations are not of one model and one dataset, or one of them is not complete (what is done first is what breaks first).';
 
 CREATE OR REPLACE MACRO paired(evaluation_a, evaluation_b) AS TABLE
 WITH scope AS (
-    SELECT count(DISTINCT dataset_id) = 1 AND count(*) = len(list_distinct([evaluation_a, evaluation_b])) AS comparable
+    SELECT
+        count(DISTINCT dataset_id) = 1
+        AND count(*) = len(list_distinct([evaluation_a, evaluation_b]))
+        AND bool_and(status = 'complete') AS comparable
     FROM evaluations
     WHERE evaluation_id IN (evaluation_a, evaluation_b)
 ),
@@ -61,4 +65,4 @@ SELECT
     CASE WHEN comparable THEN n_neither END AS neither_robust,
     CASE WHEN comparable THEN accuracy(n_both + n_neither, n) END AS agreement
 FROM scope, counts;
-COMMENT ON MACRO TABLE paired IS 'Two evaluations on the same examples: paired(id_a, id_b) counts those robust in both, in one only and in neither (the table of McNemar''s test), and the agreement in percent. Over the examples that both have without an error. Empty figures when an identity is unknown or the datasets differ.';
+COMMENT ON MACRO TABLE paired IS 'Two evaluations on the same examples: paired(id_a, id_b) counts those robust in both, in one only and in neither (the table of McNemar''s test), and the agreement in percent. Over the examples that both have without an error. Empty figures when an identity is unknown, the datasets differ, or one of the two is not complete (what is done first is what breaks first).';

@@ -88,7 +88,11 @@ def evaluation(evaluation_id: str = "e1", **changes: Any) -> EvaluationRow:
         "torch_version": "2.9",
         "engine_revision": 1,
     }
-    return EvaluationRow(**(fields | changes))
+    fields |= changes
+    fields.setdefault("examples", list(range(fields["n_requested"])))
+    if fields["subset_digest"] == "all":
+        fields["subset_digest"] = f"all {fields['n_requested']}"
+    return EvaluationRow(**fields)
 
 
 def request(evaluation_id: str = "e1", **changes: Any) -> dict[str, Any]:

@@ -219,8 +219,10 @@ class TestPaired:
     @pytest.fixture
     def two(self, store: Store) -> Store:
         """Two attacks on one model: `a` by the rule of `batch`; `b` leaves robust only multiples of 3 or 4."""
-        for name in "ab":
-            rows = request(name, attack_id=f"attack-{name}")
+        for name, examples in (("a", range(60)), ("b", range(40, 100))):
+            rows = request(
+                name, attack_id=f"attack-{name}", n_requested=60, examples=list(examples), subset_digest=name
+            )
             rows["attack"] = attack(attack_id=f"attack-{name}")
             open_evaluation(store, **rows)
         append_outcomes(store, "a", batch(range(60)), seconds=1)
@@ -230,6 +232,8 @@ class TestPaired:
                 row["robust"] = row["clean_correct"] and (row["example"] % 3 == 0 or row["example"] % 4 == 0)
                 row["broken_at_step"] = None
         append_outcomes(store, "b", type(batch([])).from_pylist(table, schema=batch([]).schema), seconds=1)
+        for name in "ab":
+            finish_evaluation(store, name, status="complete")
         return store
 
     def test_worst_case(self, two: Store) -> None:
@@ -241,7 +245,7 @@ class TestPaired:
             unknown = con.execute("SELECT n_evaluations, n_examples, robust_accuracy FROM worst_case(['a', '?'])")
             assert row == [(len(common), len(robust), pytest.approx(100 * len(robust) / len(common)))]
             assert unknown.fetchall() == [(1, None, None)]
-            counted = con.execute("SELECT n_done - n_errors, n_robust FROM evaluations WHERE evaluation_id = 'a'")
+            counted = con.execute("SELECT n_counted - n_errors, n_robust FROM evaluations WHERE evaluation_id = 'a'")
             assert counted.fetchall() == alone
 
     def test_paired(self, two: Store) -> None:
@@ -260,13 +264,17 @@ class TestPaired:
         rows["dataset"] = dataset(dataset_id="other/test#1", name="other")
         open_evaluation(two, **rows)
         append_outcomes(two, "other", batch(range(60)), seconds=1)
-        rows = request("model", model_sha256="b" * 64)
-        rows["model"] = model("b" * 64)
-        open_evaluation(two, **rows)
-        append_outcomes(two, "model", batch(range(60)), seconds=1)
-        finish_evaluation(two, "model", status="partial")
+        for name, n in (("model", 60), ("unfinished", 100)):
+            rows = request(name, model_sha256="b" * 64, n_requested=n)
+            rows["model"] = model("b" * 64)
+            open_evaluation(two, **rows)
+            append_outcomes(two, name, batch(range(60)), seconds=1)
+            finish_evaluation(two, name, status="partial")
         with two.read() as con:
             assert con.execute("SELECT robust_accuracy FROM worst_case(['a', 'other'])").fetchall() == [(None,)]
             assert con.execute("SELECT robust_accuracy FROM worst_case(['a', 'model'])").fetchall() == [(None,)]
             assert con.execute("SELECT agreement FROM paired('a', 'other')").fetchall() == [(None,)]
             assert con.execute("SELECT agreement FROM paired('a', 'model')").fetchall() == [(100,)]
+            # What is done first is what breaks first: an evaluation that is not complete compares with nothing.
+            assert con.execute("SELECT agreement FROM paired('a', 'unfinished')").fetchall() == [(None,)]
+            assert con.execute("SELECT robust_accuracy FROM worst_case(['unfinished'])").fetchall() == [(None,)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -34,21 +35,30 @@ def query(store: Store, sql: str, params: object = None) -> list[tuple[Any, ...]
 
 
 def assert_counts_equal_outcomes(store: Store, evaluation_id: str) -> None:
+    """Verdicts are counted up to the first example that is missing, passes over all that are done."""
     stored = outcomes(store, evaluation_id).to_pylist()
-    fresh = [row for row in stored if row["error"] is None]
+    ((asked,),) = query(
+        store,
+        "SELECT examples FROM subsets JOIN evaluations USING (subset_digest) WHERE evaluation_id = ?",
+        [evaluation_id],
+    )
+    by_example = {row["example"]: row for row in stored}
+    counted = [by_example[i] for i in itertools.takewhile(by_example.__contains__, asked)]
+    fresh = [row for row in counted if row["error"] is None]
     expected = (
         len(stored),
+        len(counted),
         sum(row["clean_correct"] for row in fresh),
         sum(row["robust"] for row in fresh),
-        len(stored) - len(fresh),
-        sum(row["margin"] is not None and abs(row["margin"]) < 1e-4 for row in stored),
-        sum(row["zero_gradient_steps"] > 0 for row in stored),
+        len(counted) - len(fresh),
+        sum(row["margin"] is not None and abs(row["margin"]) < 1e-4 for row in counted),
+        sum(row["zero_gradient_steps"] > 0 for row in counted),
         sum(row["forwards"] for row in stored),
         sum(row["backwards"] for row in stored),
     )
-    names = "n_done, n_clean_correct, n_robust, n_errors, n_borderline, n_zero_gradient, forwards, backwards"
-    (counted,) = query(store, f"SELECT {names} FROM evaluations WHERE evaluation_id = ?", [evaluation_id])
-    assert counted == expected
+    names = "n_done, n_counted, n_clean_correct, n_robust, n_errors, n_borderline, n_zero_gradient, forwards, backwards"
+    (found,) = query(store, f"SELECT {names} FROM evaluations WHERE evaluation_id = ?", [evaluation_id])
+    assert found == expected
 
 
 class TestOpen:
@@ -143,6 +153,7 @@ class TestAppend:
             n_new=20,
             n_requested=100,
             n_done=20,
+            n_counted=20,
             n_clean_correct=15,
             n_robust=9,
             n_errors=3,
@@ -179,6 +190,24 @@ class TestAppend:
             append_outcomes(store, name, batch(rng.sample(range(100), rng.randrange(0, 30))), seconds=0.1)
             assert_counts_equal_outcomes(store, name)
         assert query(store, "SELECT count(*) - count(DISTINCT (evaluation_id, example)) FROM outcomes") == [(0,)]
+
+    def test_what_breaks_first_does_not_make_a_model_look_weak(self, store: Store) -> None:
+        """A stream finishes its broken examples first: unfinished, it must not be judged by them."""
+        open_evaluation(store, **request())
+        odd = append_outcomes(store, "e1", batch(range(1, 100, 2)), seconds=1)
+        assert (odd.n_done, odd.n_counted, odd.n_robust) == (50, 0, 0)
+        (row,) = evaluation_rows(store, ["e1"])
+        assert (row["n_examples"], row["n_done"], row["robust_accuracy"]) == (0, 50, None)
+        head = append_outcomes(store, "e1", batch([0, 2, 4]), seconds=1)
+        assert (head.n_done, head.n_counted, head.n_robust) == (53, 6, 3)
+        (row,) = evaluation_rows(store, ["e1"])
+        assert (row["n_examples"], row["robust_accuracy"]) == (6, 60.0)
+
+    def test_a_subset_is_counted_in_its_own_order(self, store: Store) -> None:
+        open_evaluation(store, **request(n_requested=4, examples=[7, 2, 90, 1], subset_digest="four"))
+        assert append_outcomes(store, "e1", batch([2, 1]), seconds=1).n_counted == 0
+        assert append_outcomes(store, "e1", batch([7]), seconds=1).n_counted == 2
+        assert append_outcomes(store, "e1", batch([90]), seconds=1).n_counted == 4
 
     def test_order_and_types_of_columns_do_not_matter(self, store: Store) -> None:
         open_evaluation(store, **request())
@@ -407,4 +436,4 @@ class TestReading:
     def test_row_objects_fill_the_columns(self, store: Store) -> None:
         open_evaluation(store, **request())
         described = {row[0] for row in query(store, "DESCRIBE evaluations")}
-        assert set(vars(evaluation())) <= described
+        assert set(vars(evaluation())) - {"examples"} <= described

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from store import QueryError, Store, StoreNotFound, run_query, sql
-from store.results import append_outcomes, open_evaluation
+from store.results import append_outcomes, finish_evaluation, open_evaluation
 from tests.store.rows import batch, request
 
 
@@ -19,8 +19,9 @@ def shared(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with 20 outcomes that no test changes."""
     store = Store(tmp_path_factory.mktemp("shared") / "store.duckdb")
     shutil.copy(pristine, store.path)
-    open_evaluation(store, **request())
+    open_evaluation(store, **request(n_requested=20))
     append_outcomes(store, "e1", batch(range(20)), seconds=1)
+    finish_evaluation(store, "e1", status="complete")
     return store
 
 
@@ -44,9 +45,9 @@ def filled(shared: Store, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
         ("TABLE attacks", 1),
         ("WITH t AS (FROM published) SELECT * FROM t", 63),
         ("SELECT * FROM worst_case(['e1']) WHERE n_examples = 17", 1),
-        ("DESCRIBE tradeoff", 63),
+        ("DESCRIBE tradeoff", 64),
         ("SUMMARIZE attacks", 15),
-        ("SHOW TABLES", 14),
+        ("SHOW TABLES", 15),
         ("EXPLAIN SELECT * FROM outcomes", 1),
         ("PIVOT published ON dataset USING avg(pgd) GROUP BY family", 2),
         ("WITH p AS (PIVOT published ON dataset USING avg(pgd) GROUP BY family) FROM p", 2),
