@@ -178,3 +178,23 @@ def test_two_evaluations_of_the_same_request_at_once_agree(home_with_weights: Pa
     assert [column[0].as_py() for column in table.columns] == [500, 500]
     assert len(waits) > 5
     assert max(waits) < 1.0
+
+
+def test_running_accuracy_is_not_that_of_what_broke_first() -> None:
+    """Examples 1, 3, 5 break at once, 0 and 2 are robust and take long: nothing is known until 0 is done."""
+    from explorer.jobs.runner import Tally
+    from models.attacks.engine import Outcome
+    from store.results import outcome_schema
+
+    def outcome(example: int) -> Outcome:
+        robust = example % 2 == 0
+        step = None if robust else 1
+        return Outcome(example, 0, 0, 0 if robust else 1, True, robust, step, step, 0.1, 1.0, 1.0, 3, 2, 0)
+
+    tally = Tally(range(6), outcome_schema().empty_table())
+    tally.add([outcome(i) for i in (1, 3, 5)])
+    assert (tally.n_done, tally.n_counted, tally.n_robust) == (3, 0, 0)
+    tally.add([outcome(0)])
+    assert (tally.n_done, tally.n_counted, tally.n_robust) == (4, 2, 1)
+    tally.add([outcome(4), outcome(2)])
+    assert (tally.n_done, tally.n_counted, tally.n_robust, tally.forwards) == (6, 6, 3, 18)
