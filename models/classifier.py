@@ -73,7 +73,7 @@ def pick_logits(output: Any, n: int, num_classes: int) -> Tensor:
 
 @contextlib.contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no parameter gradients, full float32 precision; everything is put back afterwards.
+    """Evaluation mode, no parameter gradients, full float32 precision, repeatable kernels; all is put back afterwards.
 
     Raises `EvaluationError` at the end if a buffer (BatchNorm statistics, say) changed meanwhile: then the model was
     not the same for every example and no verdict holds.
@@ -81,15 +81,16 @@ def frozen(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     wants = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     before = buffers_digest(model)
-    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    settings = cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
+    cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = False, False, True
     try:
         model.eval()
         for parameter, _ in wants:
             parameter.requires_grad_(False)
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+        cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = settings
         for parameter, wanted in wants:
             parameter.requires_grad_(wanted)
         for module, training in modes:

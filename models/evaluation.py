@@ -111,13 +111,14 @@ class Evaluator:
             registry.kernel(attack),
             slots=self.slots,
             device=self.device,
+            transform=(lambda images: images) if pixel else self.classifier.normalize,
             enforce_ball=pixel,
         )
         settled: list[Outcome] = []
 
         def stream() -> Iterator[Work]:
             for index in self._with_clean(indices):
-                work = self._work(index, pixel)
+                work = self._work(index)
                 if index in self.clean.infinite or (attack.verdict == "worst" and work.clean_prediction != work.label):
                     settled.append(self._settled(work, infinite=index in self.clean.infinite))
                 else:
@@ -150,14 +151,10 @@ class Evaluator:
     def _images(self, indices: list[int]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.examples.images[indices])).to(self.device)
 
-    def _work(self, index: int, pixel: bool) -> Work:
-        image = torch.from_numpy(self.examples.images[index])
-        if not pixel:
-            with torch.no_grad():
-                image = self.classifier.normalize(image[None].to(self.device))[0]
+    def _work(self, index: int) -> Work:
         return Work(
             index=index,
-            image=image,
+            image=torch.from_numpy(self.examples.images[index]),
             label=int(self.examples.labels[index]),
             clean_prediction=self.clean.predictions[index],
             clean_margin=self.clean.margins[index],

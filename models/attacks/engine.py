@@ -89,10 +89,10 @@ class Slots:
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def allocate(cls, count: int, image: Tensor, device: torch.device) -> Slots:
-        """All slots hold `image`, so that idle ones compute something harmless."""
-        clean = image.to(device).expand(count, *image.shape).clone()
-        return cls(clean, clean.clone(), torch.zeros(count, 4, dtype=torch.int64, device=device))
+    def allocate(cls, count: int, image: Tensor) -> Slots:
+        """All slots hold `image` (C, H, W), on its device, so that idle ones compute something harmless."""
+        clean = image.expand(count, *image.shape).clone()
+        return cls(clean, clean.clone(), torch.zeros(count, 4, dtype=torch.int64, device=image.device))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -156,6 +156,7 @@ class SlotEngine:
     """Runs one attack over a stream of examples.
 
     `forward` maps inputs (n, C, H, W) to logits (n, classes) and must treat examples independently of each other.
+    `transform` brings images to the threat space that `forward` takes: the identity for pixels.
     `enforce_ball` is off only where the threat space itself leaves the eps ball (`normalized-clamped`).
     """
 
@@ -166,6 +167,7 @@ class SlotEngine:
         *,
         slots: int,
         device: torch.device,
+        transform: Callable[[Tensor], Tensor] = lambda images: images,
         enforce_ball: bool = True,
     ) -> None:
         if slots < 1:
@@ -174,6 +176,7 @@ class SlotEngine:
         self.attack = attack
         self.capacity = slots
         self.device = device
+        self.transform = transform
         self.enforce_ball = enforce_ball
         self.judge_every_iterate = attack.spec.verdict == "worst"
         self._again: deque[Work] = deque()
@@ -193,7 +196,7 @@ class SlotEngine:
             return
         self._again.append(first)
         occupied: list[Work | None] = [None] * self.capacity
-        slots = Slots.allocate(self.capacity, first.image, self.device)
+        slots = Slots.allocate(self.capacity, self._clean([first])[0])
         while True:
             dry = self._fill(slots, occupied, source)
             if dry:
@@ -249,11 +252,15 @@ class SlotEngine:
             works.append(work)
         if not works:
             return False
-        clean = torch.stack([work.image for work in works]).to(self.device)
+        clean = self._clean(works)
         numbers = torch.tensor([(work.index, work.restart) for work in works], device=self.device)
         starts = self.attack.start(clean, numbers[:, 0], numbers[:, 1], slots.low, slots.high)
         self._ready.extend(zip(works, clean, starts, strict=True))
         return True
+
+    def _clean(self, works: list[Work]) -> Tensor:
+        """The unattacked inputs of some examples, on the device and in the threat space."""
+        return self.transform(torch.stack([work.image for work in works]).to(self.device))
 
     def _shrink(self, slots: Slots, occupied: list[Work | None]) -> list[Work | None]:
         """Once the stream is dry, drop idle rows, so that the last examples do not pay for a full batch."""
@@ -336,8 +343,7 @@ class SlotEngine:
             return []
         rows = torch.tensor(done, device=self.device)
         leaving = [works[row] for row in done]
-        clean = torch.stack([work.image for work in leaving]).to(self.device)
-        return self._outcomes(leaving, x[rows], clean, logits[rows], labels[rows])
+        return self._outcomes(leaving, x[rows], self._clean(leaving), logits[rows], labels[rows])
 
     def _outcomes(self, works: list[Work], x: Tensor, clean: Tensor, logits: Tensor, labels: Tensor) -> list[Outcome]:
         predictions = logits.argmax(1).tolist()
