@@ -48,7 +48,9 @@ def print_rows(
     """
     keys = list(names) if names is not None else list(dict.fromkeys(k for row in rows for k in row))
     if form is Format.json:
-        json.dump([{k: _json_value(row.get(k)) for k in keys} for row in rows], sys.stdout, indent=2, ensure_ascii=False)
+        json.dump(
+            [{k: _json_value(row.get(k)) for k in keys} for row in rows], sys.stdout, indent=2, ensure_ascii=False
+        )
         sys.stdout.write("\n")
     elif form is Format.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")

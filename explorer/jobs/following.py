@@ -38,6 +38,8 @@ class EvaluationProgress:
     n_clean_correct: int = 0
     n_robust: int = 0
     n_errors: int = 0
+    #: Examples that the verdicts are counted over, where the log says so; all that are done otherwise.
+    n_counted: int | None = None
     examples_per_second: float | None = None
     eta_seconds: float | None = None
     forwards: int | None = None
@@ -58,8 +60,9 @@ class EvaluationProgress:
 
     @property
     def judged(self) -> int:
-        """Examples done that have a verdict."""
-        return max(0, self.n_done - self.n_errors)
+        """Examples counted that have a verdict."""
+        counted = self.n_done if self.n_counted is None else self.n_counted
+        return max(0, counted - self.n_errors)
 
 
 @dataclass(frozen=True)
@@ -271,6 +274,7 @@ def _started(data: Mapping[str, Any], view: JobProgress) -> EvaluationProgress:
         n_clean_correct=_whole(data, "n_clean_correct"),
         n_robust=_whole(data, "n_robust"),
         n_errors=_whole(data, "n_errors"),
+        n_counted=data["n_counted"] if isinstance(data.get("n_counted"), int) else None,
     )
 
 
@@ -288,7 +292,15 @@ def _update(view: JobProgress, data: Mapping[str, Any], state: EvaluationState) 
     else:
         return view
     changes: dict[str, Any] = {"state": state}
-    for name in ("n_requested", "n_done", "n_clean_correct", "n_robust", "n_errors", "forwards"):
+    for name in (
+        "n_requested",
+        "n_done",
+        "n_counted",
+        "n_clean_correct",
+        "n_robust",
+        "n_errors",
+        "forwards",
+    ):
         if isinstance(data.get(name), int):
             changes[name] = data[name]
     for name in ("clean_accuracy", "robust_accuracy", "robust_accuracy_low", "robust_accuracy_high", "seconds"):

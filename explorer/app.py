@@ -1,0 +1,28 @@
+"""The way into the terminal app. The store is being read while the libraries of the screen load."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+
+from explorer import errors, terminal
+from explorer.results import Results
+from explorer.settings import Settings
+
+
+def run(settings: Settings, *, focus_job: int | None = None) -> int:
+    """Run the app until the person leaves; returns the exit code. Raises `ExplorerError` when there is no terminal."""
+    terminal.require()
+    results = Results(settings.store)
+    reading = threading.Thread(target=results.preload, name="first-reading")
+    reading.start()
+    from explorer.screens.application import NasrobApp
+
+    with terminal.reserved():
+        app = NasrobApp(settings, results=results, focus_job=focus_job)
+        app.run()
+    reading.join()
+    results.close()
+    for bug in app.bugs:
+        traceback.print_exception(bug)
+    return app.return_code or errors.OK

@@ -1,0 +1,186 @@
+"""The terminal app: trade-offs, jobs and the way to start them. It shows the store and starts processes, and measures
+nothing.
+
+Everything that may wait (the store, files, processes) runs in threads, whose answers come back as messages or signals;
+widgets are touched only here and in the handlers of their screens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from textual.app import App, SystemCommand
+from textual.screen import Screen
+from textual.signal import Signal
+
+from explorer import actions, errors
+from explorer.jobs.following import Board, JobProgress
+from explorer.results import Freshness, Results
+from explorer.screens.home import HomeScreen
+from explorer.settings import Settings
+from explorer.widgets import inks
+from explorer.widgets.background import background
+from explorer.widgets.binding import bindings
+
+#: Time between two looks at the store and at the job folders, in seconds. One that finds nothing costs microseconds.
+STORE_EVERY, JOBS_EVERY = 0.5, 0.25
+
+
+class NasrobApp(App[None]):
+    """The app over one store and one folder of jobs. `results` may be reading already; `focus_job` is shown first."""
+
+    CSS_PATH = "application.tcss"
+    TITLE = "nasrob"
+    BINDINGS = bindings("app")
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+
+    def __init__(self, settings: Settings, *, results: Results | None = None, focus_job: int | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.focus_job = focus_job
+        self.results = results or Results(settings.store)
+        self.board = Board(settings.jobs)
+        self.jobs: tuple[JobProgress, ...] = ()
+        self.freshness = Freshness(False)
+        #: Errors that nobody could have done anything about.
+        self.bugs: list[Exception] = []
+        #: Published with a `Freshness` whenever a look at the store found something to tell.
+        self.store_looked_at: Signal[Freshness] = Signal(self, "store-looked-at")
+        #: Published with all jobs whenever one of them moved.
+        self.jobs_moved: Signal[tuple[JobProgress, ...]] = Signal(self, "jobs-moved")
+        self.register_theme(inks.DARK)
+        self.register_theme(inks.LIGHT)
+        self.theme = inks.DARK.name
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return inks.FALLBACK
+
+    def get_default_screen(self) -> Screen[Any]:
+        return HomeScreen()
+
+    def on_mount(self) -> None:
+        # Greys alone would leave the cursor hard to see.
+        self.set_class(bool(os.environ.get("NO_COLOR")), "-no-color")
+        self._listen_to_signals()
+        background(self, self._follow_store, group="store", exclusive=False)
+        background(self, self._follow_jobs, group="jobs", exclusive=False)
+        if self.focus_job is not None:
+            self.show_jobs(self.focus_job)
+
+    # -- what changes by itself ------------------------------------------------------------------------------------
+
+    async def _follow_store(self) -> None:
+        """Look at the store again and again; tell the screens what is new."""
+        while True:
+            began = time.monotonic()
+            fresh = await asyncio.to_thread(self.results.refresh)
+            took = time.monotonic() - began
+            if fresh.changed or fresh.problem != self.freshness.problem:
+                self.freshness = fresh
+                self.store_looked_at.publish(fresh)
+            # A large store that changes all the time is not copied all the time.
+            await asyncio.sleep(max(STORE_EVERY, 4 * took))
+
+    async def _follow_jobs(self) -> None:
+        while True:
+            moved = await asyncio.to_thread(self.board.poll)
+            if moved is not None:
+                self.jobs = moved
+                self.jobs_moved.publish(moved)
+            await asyncio.sleep(JOBS_EVERY)
+
+    def _listen_to_signals(self) -> None:
+        """A terminal that closes or a polite kill ends the app in order: the screen is given back."""
+        loop = asyncio.get_running_loop()
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                    loop.add_signal_handler(getattr(signal, name), lambda: self.exit(return_code=errors.INTERRUPTED))
+
+    # -- going places ----------------------------------------------------------------------------------------------
+
+    async def action_back(self) -> None:
+        if isinstance(self.screen, HomeScreen):
+            await self.screen.go_back()
+        elif len(self.screen_stack) > 1:
+            self.pop_screen()
+
+    def action_tradeoff(self) -> None:
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+
+    def action_jobs(self) -> None:
+        self.show_jobs(None)
+
+    def show_jobs(self, number: int | None) -> None:
+        """Open the jobs, on one of them where a number is given."""
+        from explorer.screens.jobs import JobsScreen
+
+        if isinstance(self.screen, JobsScreen):
+            self.screen.go_to(number)
+            return
+        self.action_tradeoff()
+        self.push_screen(JobsScreen(number))
+
+    def action_sql(self) -> None:
+        from explorer.screens.sql import SqlScreen
+
+        if not isinstance(self.screen, SqlScreen):
+            self.action_tradeoff()
+            self.push_screen(SqlScreen())
+
+    def action_launch(self) -> None:
+        from explorer.screens.launch import LaunchScreen
+
+        if not isinstance(self.screen, LaunchScreen):
+            self.push_screen(LaunchScreen())
+
+    def action_help(self) -> None:
+        from explorer.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen())
+
+    def action_palette(self) -> None:
+        self.action_command_palette()
+
+    def action_theme(self) -> None:
+        self.theme = inks.LIGHT.name if self.current_theme.dark else inks.DARK.name
+
+    async def action_quit(self) -> None:
+        going_on = sum(job.active for job in self.jobs)
+        jobs = f"{going_on} job goes" if going_on == 1 else f"{going_on} jobs go"
+        self.exit(message=f"{jobs} on: `nasrob-tui jobs` lists them, `nasrob-tui` shows them." if going_on else None)
+
+    def action_help_quit(self) -> None:
+        self.notify("q quits; jobs go on.")
+
+    def keep_bug(self, error: Exception) -> None:
+        """Say that something went wrong that should not have, and keep its traceback for after the app."""
+        self.bugs.append(error)
+        self.notify(f"This is a bug ({type(error).__name__}: {error}). Jobs go on.", severity="error", markup=False)
+
+    def copy(self, text: str, what: str) -> None:
+        """Put text on the clipboard of the terminal, over SSH too."""
+        self.copy_to_clipboard(text)
+        self.notify(f"Copied {what}.", timeout=2, markup=False)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Every action of the registry that can be done here."""
+        for action in actions.ACTIONS:
+            target = self if action.scope == "app" else screen
+            method = getattr(target, f"action_{action.id}", None)
+            if action.palette and method is not None and (action.scope == "app" or _belongs(action, screen)):
+                yield SystemCommand(f"{action.label} ({action.shown_key})", action.help, method)
+
+
+def _belongs(action: actions.Action, screen: Screen[Any]) -> bool:
+    return any(
+        binding.id == action.name for binding in screen._bindings.key_to_bindings.get(action.key.partition(",")[0], [])
+    )

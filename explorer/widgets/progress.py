@@ -1,0 +1,174 @@
+"""Jobs and their evaluations as rows of tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rich.style import Style
+from rich.text import Text
+
+from explorer.jobs.following import EvaluationProgress, JobProgress
+from explorer.statistics import half_width
+from explorer.tradeoff import Column
+from explorer.widgets import cells
+from explorer.widgets.inks import Inks
+
+#: A sign for each state: colour is never the only one.
+SIGNS = {
+    "queued": "·",
+    "running": "▸",
+    "complete": "✓",
+    "failed": "✗",
+    "cancelled": "■",
+    "interrupted": "‖",
+    "partial": "■",
+}
+BAR_WIDTH = 12
+
+JOB_COLUMNS: tuple[Column, ...] = (
+    Column("number", "#", "count", 4, 0, "Number of the job"),
+    Column("state", "state", "text", 13, 0, "What it is doing"),
+    Column("title", "what", "name", 18, 0, "Models and attacks"),
+    Column("bar", "done", "text", BAR_WIDTH, 2, "How much of it is done"),
+    Column("share", "", "cell", 7, 0, "Evaluations done"),
+    Column("left", "left", "cell", 7, 1, "About how long it still takes"),
+    Column("device", "device", "text", 8, 3, "Where it computes"),
+)
+
+EVALUATION_COLUMNS: tuple[Column, ...] = (
+    Column("state", "state", "text", 10, 0, "What it is doing"),
+    Column("name", "architecture", "name", 16, 0, "Architecture"),
+    Column("attack", "attack", "text", 13, 0, "Attack and eps"),
+    Column("bar", "done", "text", BAR_WIDTH, 3, "How much of it is done"),
+    Column("share", "", "cell", 9, 1, "Examples done"),
+    Column("robust", "robust %", "cell", 12, 0, "Robust accuracy with half of its 95 % interval"),
+    Column("speed", "ex/s", "cell", 6, 4, "Examples a second"),
+    Column("left", "left", "cell", 6, 2, "Time left, or taken"),
+    Column("clean", "clean", "cell", 5, 5, "Accuracy without attack, percent"),
+)
+
+
+def state_ink(state: str, inks: Inks) -> Style:
+    return {
+        "running": inks.accent,
+        "complete": inks.good,
+        "failed": inks.error,
+        "interrupted": inks.warning,
+        "cancelled": inks.warning,
+        "partial": inks.warning,
+    }.get(state, inks.quiet)
+
+
+class JobRows:
+    """All jobs, one a row."""
+
+    def __init__(self, jobs: Sequence[JobProgress], inks: Inks) -> None:
+        self.jobs = jobs
+        self.inks = inks
+
+    @property
+    def row_count(self) -> int:
+        return len(self.jobs)
+
+    def key(self, row: int) -> str:
+        return str(self.jobs[row].number)
+
+    def index(self, key: str) -> int | None:
+        return next((i for i, job in enumerate(self.jobs) if str(job.number) == key), None)
+
+    def cell(self, row: int, column: str) -> Text:
+        job, inks = self.jobs[row], self.inks
+        match column:
+            case "number":
+                return cells.text(job.number, inks.quiet, right=True)
+            case "state":
+                return cells.text(f"{SIGNS[job.state]} {job.state}", state_ink(job.state, inks))
+            case "title":
+                return cells.text(title(job), inks.text)
+            case "bar":
+                return cells.bar(job.fraction, BAR_WIDTH, state_ink(job.state, inks), inks.quiet)
+            case "share":
+                return cells.text(
+                    f"{job.n_complete}/{max(job.n_evaluations, len(job.evaluations))}", inks.text, right=True
+                )
+            case "left":
+                left = job.eta_seconds
+                return cells.text(cells.clock(left) if left is not None else "", inks.text, right=True)
+            case "device":
+                return cells.text(job.device, inks.quiet)
+        return Text()
+
+
+class EvaluationRows:
+    """The evaluations of one job, one a row."""
+
+    def __init__(self, job: JobProgress | None, inks: Inks) -> None:
+        self.job = job
+        self.inks = inks
+        self._names = cells.short_names(e.architecture for e in job.evaluations) if job else {}
+
+    @property
+    def row_count(self) -> int:
+        return len(self.job.evaluations) if self.job else 0
+
+    def key(self, row: int) -> str:
+        assert self.job is not None
+        return f"{self.job.number}/{self.job.evaluations[row].number}"
+
+    def index(self, key: str) -> int | None:
+        return next((i for i in range(self.row_count) if self.key(i) == key), None)
+
+    def cell(self, row: int, column: str) -> Text:
+        assert self.job is not None
+        one, inks = self.job.evaluations[row], self.inks
+        match column:
+            case "state":
+                return cells.text(f"{SIGNS[one.state]} {one.state}", state_ink(one.state, inks))
+            case "name":
+                sign = "! " if one.warnings else ""
+                return cells.text(sign + self._names[one.architecture], inks.warning if sign else inks.text)
+            case "attack":
+                return cells.text(one.attack, inks.text)
+            case "bar":
+                return cells.bar(one.fraction, BAR_WIDTH, state_ink(one.state, inks), inks.quiet)
+            case "share":
+                return cells.text(f"{one.n_done}/{one.n_requested}" if one.n_requested else "", inks.text, right=True)
+            case "robust":
+                return cells.text(robust(one), inks.text, right=True)
+            case "speed":
+                speed = one.examples_per_second
+                return cells.text(
+                    "" if speed is None else f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}", inks.quiet, right=True
+                )
+            case "left":
+                return cells.text(_time(one), inks.quiet, right=True)
+            case "clean":
+                clean = one.clean_accuracy
+                if clean is None and one.judged:
+                    clean = 100 * one.n_clean_correct / one.judged
+                return cells.text(cells.one_decimal(clean) if clean is not None else "", inks.quiet, right=True)
+        return Text()
+
+
+def title(job: JobProgress) -> str:
+    """What the job is about, without the options of its architectures."""
+    return re.sub(r"@\w+=[\w.]+(,\w+=[\w.]+)*", "", job.title)
+
+
+def robust(one: EvaluationProgress) -> str:
+    """Robust accuracy so far with half of its 95 % interval; empty without an example."""
+    if one.state == "complete" and one.robust_accuracy is not None:
+        half = ((one.robust_accuracy_high or 0.0) - (one.robust_accuracy_low or 0.0)) / 2
+        return f"{one.robust_accuracy:.1f} ± {half:.1f}"
+    if not 0 <= one.n_robust <= one.judged or not one.judged:
+        return ""
+    return f"{100 * one.n_robust / one.judged:.1f} ± {half_width(one.n_robust, one.judged):.1f}"
+
+
+def _time(one: EvaluationProgress) -> str:
+    if one.state == "running" and one.eta_seconds is not None:
+        return cells.clock(one.eta_seconds)
+    if one.from_store:
+        return "known"
+    return cells.clock(one.seconds) if one.state == "complete" and one.seconds is not None else ""

@@ -1,0 +1,118 @@
+"""The rows of the table: nothing is mixed that does not compare, and columns fit their width."""
+
+from __future__ import annotations
+
+import pytest
+
+from explorer import tradeoff
+from explorer.filters import parse
+from explorer.results import Page, Results
+from explorer.settings import Settings
+from explorer.tradeoff import LONG_COLUMNS, Question, Sort
+from store import Store
+from tests.explorer.app.support import add_evaluation
+
+
+def page(settings: Settings, text: str = "source:measured", **question: object) -> Page:
+    results = Results(settings.store)
+    results.refresh()
+    return results.page(Question(parse(text), **question))  # type: ignore[arg-type]
+
+
+def test_published_rows_are_there_without_any_measurement(settings: Settings) -> None:
+    assert page(settings, "", pivot=True).total == 63
+    assert page(settings, "", pivot=True).marks == {"p"}
+
+
+def test_attacks_stand_side_by_side(settings: Settings, store: Store) -> None:
+    found = page(settings)
+    assert [c.title for c in found.columns if c.kind == "cell"] == ["fgsm", "pgd-10"]
+    rows = {row["architecture"]: row for row in found.table.to_pylist()}
+    assert (rows["darts-random-4"]["a0"], rows["darts-random-4"]["a1"]) == (51.0, 6.0)
+    assert (rows["resnet18"]["a0"], rows["resnet18"]["a1"]) == (None, 24.0)
+    assert found.lead == "pgd-10"
+    assert rows["darts-random-4"]["hrs"] == pytest.approx(2 * 95 * 6 / 101)
+    assert len(rows["darts-random-4"]["members"]) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"threat_space": "normalized-clamped"},
+        {"eps": "4/255"},
+        {"n": 50, "clean": 47, "robust": 3},
+        {"model": "other weights"},
+    ],
+)
+def test_what_does_not_compare_stands_in_rows_of_its_own(
+    settings: Settings, store: Store, other: dict[str, object]
+) -> None:
+    before = page(settings).table.num_rows
+    add_evaluation(store, "darts-random-4", attack="f-fgsm", **other)  # type: ignore[arg-type]
+    found = page(settings)
+    assert found.table.num_rows == before + 1
+    assert "*" not in found.marks
+
+
+def test_several_settings_of_one_attack_show_the_lowest_and_say_so(settings: Settings, store: Store) -> None:
+    add_evaluation(store, "resnet18", attack="pgd@step_size=1/255", robust=20)
+    found = page(settings)
+    row = next(row for row in found.table.to_pylist() if row["architecture"] == "resnet18")
+    assert (row["a1"], row["c1"], row["robust_accuracy"]) == (20.0, 2, 20.0)
+    assert "*" in found.marks
+
+
+def test_an_evaluation_under_way_keeps_its_row_while_its_figures_change(settings: Settings, store: Store) -> None:
+    running = {"attack": "f-fgsm", "status": "running", "requested": 100}
+    add_evaluation(store, "resnet18", n=10, clean=9, robust=5, **running)  # type: ignore[arg-type]
+    first = page(settings)
+    assert first.table.num_rows == 3
+    assert "~" in first.marks
+    add_evaluation(store, "resnet18", n=60, clean=55, robust=30, **running)  # type: ignore[arg-type]
+    second = page(settings)
+    assert set(first.table["row_key"].to_pylist()) == set(second.table["row_key"].to_pylist())
+
+
+@pytest.mark.parametrize("pivot", [False, True])
+def test_every_column_sorts_with_missing_values_last(settings: Settings, store: Store, pivot: bool) -> None:
+    results = Results(settings.store)
+    results.refresh()
+    results.refresh()  # the copy is made faster to ask when it is looked at again
+    labels = ["fgsm", "f-fgsm", "pgd-10"]
+    columns = tradeoff.pivot_columns(labels, "pgd-10") if pivot else LONG_COLUMNS
+    for column in columns:
+        for descending in (False, True):
+            if not column.sort:
+                continue
+            question = Question(parse("clean>94"), Sort(column.id, descending), pivot)
+            ask = tradeoff.pivot_rows(question, labels, "pgd-10") if pivot else tradeoff.long_rows(question)
+            values = [row.get(column.id) for row in results.query(ask).to_pylist()]
+            present = [v for v in values if v is not None]
+            assert values[: len(present)] == present, column.id
+            if all(isinstance(v, int | float) for v in present):
+                assert present == sorted(present, reverse=descending)
+
+
+def test_a_part_of_the_rows_is_the_first_part(settings: Settings, store: Store) -> None:
+    results = Results(settings.store)
+    results.refresh()
+    for pivot in (False, True):
+        whole = results.page(Question(pivot=pivot)).table["row_key"].to_pylist()
+        part = results.page(Question(pivot=pivot), limit=5)
+        assert part.partial
+        assert part.table["row_key"].to_pylist() == whole[:5]
+
+
+@pytest.mark.parametrize("width", [30, 60, 78, 100, 140, 220])
+def test_columns_fit_and_what_matters_stays(width: int) -> None:
+    fitting = tradeoff.fit(LONG_COLUMNS, width, gap=2, elastic="architecture", wanted=40)
+    ids = {c.id for c in fitting}
+    assert {"marks", "architecture", "threat_space", "source", "clean_accuracy", "robust_accuracy"} <= ids
+    if width >= 60:
+        assert sum(c.width + 2 for c in fitting) <= width
+
+
+def test_the_column_that_is_sorted_by_never_goes() -> None:
+    columns = [tradeoff.headed(c, Sort("lineage", False)) for c in LONG_COLUMNS]
+    fitting = tradeoff.fit(columns, 78, gap=2, elastic="architecture", wanted=40)
+    assert "lineage▲" in {c.title for c in fitting}
