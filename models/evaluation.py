@@ -16,7 +16,15 @@ from models.datasets.registry import Examples
 from models.errors import DeviceError, EvaluationError
 from models.specs import AttackSpec
 
-DEFAULT_SLOTS = 64
+#: Slots when nobody chose: at least the first number; on small images as many as have this many pixels together, at
+#: most the last.
+LEAST_SLOTS, PIXELS_A_BATCH, MOST_SLOTS = 64, 64 * 32 * 32, 256
+
+
+def default_slots(image_shape: tuple[int, ...]) -> int:
+    """Slots for images (C, H, W), a power of two: a batch of tiny images would leave the machine waiting for Python."""
+    pixels = image_shape[1] * image_shape[2]
+    return min(MOST_SLOTS, max(LEAST_SLOTS, 1 << (PIXELS_A_BATCH // pixels).bit_length() - 1))
 
 
 @dataclass
@@ -41,7 +49,7 @@ class Evaluator:
         self.device = torch.device(device)
         self.classifier = classifier.to(self.device)
         self.examples = examples
-        self.slots = slots or DEFAULT_SLOTS
+        self.slots = slots or default_slots(self.examples.images.shape[1:])
         self.clean = CleanPass()
         #: What a reader of the number should know about the model; filled by `check`.
         self.warnings: list[str] = []

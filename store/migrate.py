@@ -43,6 +43,8 @@ class State:
     ours: bool
     applied: tuple[str, ...]
     reference: str | None
+    #: Migrations that have our name but were applied with another text, by another build of this software.
+    altered: tuple[str, ...] = ()
 
     @property
     def pending(self) -> tuple[Migration, ...]:
@@ -50,7 +52,7 @@ class State:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        known = {m.name for m in migrations()}
+        known = {m.name for m in migrations()} - set(self.altered)
         return tuple(name for name in self.applied if name not in known)
 
     @property
@@ -82,11 +84,13 @@ def state(con: DuckDBPyConnection, *, database: str | None = None) -> State:
 
     prefix = f"{database}." if database else ""
     try:
-        applied = con.execute(f"SELECT name FROM {prefix}schema_migrations ORDER BY name").fetchall()
+        applied = con.execute(f"SELECT name, sha256 FROM {prefix}schema_migrations ORDER BY name").fetchall()
         reference = stored_reference(con, prefix)
     except (duckdb.CatalogException, duckdb.BinderException):
         return State(_is_empty(con, database), (), None)
-    return State(True, tuple(name for (name,) in applied), reference)
+    ours = {m.name: m.sha256 for m in migrations()}
+    altered = tuple(name for name, sha256 in applied if ours.get(name, sha256) != sha256)
+    return State(True, tuple(name for name, _ in applied), reference, altered)
 
 
 def migrate(con: DuckDBPyConnection, *, where: str) -> State:
@@ -113,7 +117,7 @@ def migrate(con: DuckDBPyConnection, *, where: str) -> State:
 def too_new(where: str, found: State) -> StoreTooNew:
     """The refusal for a store with migrations that this version does not know."""
     return StoreTooNew(
-        f"the results store {where} was upgraded by a newer version of nasrob-tui (migration "
+        f"the results store {where} was made or upgraded by another, newer version of nasrob-tui (migration "
         f"{', '.join(found.unknown)} is unknown to version {software_version()}): upgrade nasrob-tui, "
         "or choose another store with --store."
     )

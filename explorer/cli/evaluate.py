@@ -115,7 +115,10 @@ def command(
     threads: ThreadsOption = None,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", help="Slots of the engine: examples attacked side by side [default: 64]."),
+        typer.Option(
+            "--batch-size",
+            help="Slots of the engine: examples attacked side by side [default: 64 to 256, by image size].",
+        ),
     ] = None,
     set_: SetOption = None,
     headless: Annotated[

@@ -290,7 +290,7 @@ class SlotEngine:
         predictions = logits.argmax(1)
         # One transfer from the device for all that the host decides on.
         wrong, infinite, flat = torch.stack(
-            [predictions != slots.labels, ~torch.isfinite(logits).all(1), (gradient == 0).flatten(1).all(1)]
+            [predictions != slots.labels, ~torch.isfinite(logits).all(1), gradient.flatten(1).abs().amax(1) == 0]
         ).tolist()
         judged_x = slots.x
         self.attack.advance(slots, logits, gradient)

@@ -134,3 +134,12 @@ def test_the_reference_changes_with_any_of_its_files() -> None:
     assert all(text.strip() for _, text in everything)
     assert "COMMENT ON" in reference.view_sql()
     assert "COMMENT ON" not in reference.view_sql(comments=False)
+
+
+def test_a_migration_applied_with_another_text_is_not_taken_for_ours(store: Store) -> None:
+    """A store of another build has our migration's name and other tables: refused, not half understood."""
+    store.ensure()
+    with store.write() as con:
+        con.execute("UPDATE schema_migrations SET sha256 = 'another text'")
+    with pytest.raises(StoreTooNew, match="001_initial"):
+        store.ensure()
