@@ -6,7 +6,7 @@ DEMO_HOME ?= .demo
 NASROB = NASROB_HOME=$(CURDIR)/$(DEMO_HOME) $(BIN)/nasrob-tui
 DEMO_MODELS = --arch resnet18 --arch vgg16-bn --arch darts --arch darts-random-0
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs picture bench clean
 
 # Train four small networks on real digits, attack them three ways, print the trade-off table. Again: answered from the store.
 demo: $(VENV)/.installed
@@ -26,9 +26,13 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy models store explorer nasrob_tui.py
 	$(BIN)/lint-imports
 
-# Reference text that is generated: docs/cli.md and docs/schema.md. A test fails when they are out of date.
+# Reference text that is generated: docs/*.md. A test fails when they are out of date.
 docs: $(VENV)/.dev
 	$(BIN)/python -m tests.generate_docs
+
+# The README's picture, drawn by the app on the results of the demo.
+picture: $(VENV)/.dev demo
+	$(BIN)/python -m tests.screenshot $(DEMO_HOME) p
 
 bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/attacks.py

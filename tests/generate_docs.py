@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import typer
 from typer.main import get_command
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -21,16 +21,35 @@ def commands(command: object, words: tuple[str, ...] = ()) -> Iterator[tuple[tup
 
 
 def cli() -> str:
-    """Every command with its help as `--help` prints it."""
+    """Every command with its options, from their declarations: the same whatever typer's way of printing help."""
     from explorer.cli import app
 
-    parts = [NOTE + "# Command line\n"]
+    parts = [NOTE + "# Command line\n\n`nasrob-tui COMMAND --help` says the same.\n"]
     for words, command in commands(get_command(app)):
-        context = typer.Context(command, info_name=" ".join(("nasrob-tui", *words)), max_content_width=100)
-        context.terminal_width = 100
         title = " ".join(("nasrob-tui", *words))
-        parts.append(f"## `{title}`\n\n```text\n{command.get_help(context).rstrip()}\n```\n")  # type: ignore[attr-defined]
+        parts.append(f"## `{title}`\n\n{paragraphs(command.help)}\n")  # type: ignore[attr-defined]
+        shown = [p for p in command.params if not getattr(p, "hidden", False) and p.name != "help"]  # type: ignore[attr-defined]
+        if shown:
+            rows = "\n".join(f"| {name(p)} | {cell(p.help or '')} |" for p in shown)
+            parts.append(f"| option | meaning |\n|---|---|\n{rows}\n")
     return "\n".join(parts)
+
+
+def name(parameter: Any) -> str:
+    """`--eps`, `-f`, or the name of an argument in capitals; with the default where there is one worth saying."""
+    options = ", ".join(f"`{o}`" for o in parameter.opts if o.startswith("-")) or f"`{parameter.name.upper()}`"
+    default = parameter.default
+    worth = isinstance(default, str | int | float) and not isinstance(default, bool) and default != ""
+    return f"{options} ({getattr(default, 'value', default)})" if worth else options
+
+
+def paragraphs(text: str) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def schema() -> str:
@@ -41,14 +60,24 @@ def schema() -> str:
     for item in describe():
         parts.append(f"## {item.kind} `{item.name}`\n\n{item.comment}\n")
         if item.columns:
-            rows = "\n".join(
-                f"| `{c.name}` | {c.type} | {(c.comment or '').replace('|', chr(92) + '|')} |" for c in item.columns
-            )
+            rows = "\n".join(f"| `{c.name}` | {c.type} | {cell(c.comment or '')} |" for c in item.columns)
             parts.append(f"| name | type | meaning |\n|---|---|---|\n{rows}\n")
     return "\n".join(parts)
 
 
-PAGES = {"cli.md": cli, "schema.md": schema}
+def keys() -> str:
+    """Every key of the app, from the registry that its own help screen shows."""
+    from explorer.actions import ACTIONS, SCOPES
+
+    parts = [NOTE + "# Keys of the app\n\n`?` shows them in the app; `ctrl+p` finds an action by its name.\n"]
+    for scope, title in SCOPES.items():
+        rows = [f"| {cell(a.shown_keys)} | {cell(a.label)} | {cell(a.help)} |" for a in ACTIONS if a.scope == scope]
+        if rows:
+            parts.append("\n".join([f"## {title}\n", "| key | action | what it does |", "|---|---|---|", *rows]) + "\n")
+    return "\n".join(parts)
+
+
+PAGES = {"cli.md": cli, "keys.md": keys, "schema.md": schema}
 
 
 def main() -> None:
