@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -20,8 +21,9 @@ class Listener(AbstractContextManager["Listener"]):
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
 
+    @abstractmethod
     def __call__(self, event: Event) -> None:
-        raise NotImplementedError
+        """Take note of an event."""
 
     def __enter__(self) -> Self:
         return self

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from models.evaluation import Evaluator
     from models.weights.files import LoadedModel
     from store.connection import Store
-    from store.rows import OpenedEvaluation
+    from store.rows import Counts, OpenedEvaluation
 
 #: Outcomes are written at most this often, so that other processes get their turn at the store.
 FLUSH_SECONDS = 1.0
@@ -36,6 +36,9 @@ FLUSH_SECONDS = 1.0
 SHOW_SECONDS, LOG_SECONDS = 0.1, 0.25
 #: How long to keep trying to store the last outcomes of an evaluation while others hold the store.
 LAST_FLUSH_PATIENCE = 120.0
+
+#: Share of examples with a gradient of zero from which a reader is warned.
+ZERO_GRADIENTS_TO_WARN = 0.01
 
 Listener = Callable[[Event], None]
 
@@ -273,7 +276,7 @@ class Subject:
             runner.store,
             opened.evaluation_id,
             status="complete" if complete else "partial",
-            warnings=self._warnings(tally),
+            warnings=self._warnings(recorder.counts),
         )
         if finished.replaced:
             differ = f"{finished.n_changed} of {finished.n_compared} verdicts differ from the earlier result"
@@ -307,10 +310,15 @@ class Subject:
             force=request.force,
         )
 
-    def _warnings(self, tally: Tally) -> list[str]:
+    def _warnings(self, counts: Counts | None) -> list[str]:
         found = list(self.evaluator.warnings)
-        if tally.n_errors:
-            found.append(f"{tally.n_errors} examples gave non-finite logits and are in no accuracy")
+        if counts is not None and counts.n_errors:
+            found.append(f"{counts.n_errors} examples gave non-finite logits and are in no accuracy")
+        if counts is not None and counts.n_zero_gradient > ZERO_GRADIENTS_TO_WARN * counts.n_counted:
+            found.append(
+                f"{counts.n_zero_gradient} of {counts.n_counted} examples met a gradient of zero, where this attack "
+                "stands still: the model may only look robust"
+            )
         return found
 
     def _report(self, evaluation_id: str, *, from_store: bool) -> None:
@@ -343,6 +351,8 @@ class Recorder:
         self.runner = runner
         self.evaluation_id = evaluation_id
         self.pending: list[Outcome] = []
+        #: The counts of the evaluation after the latest batch.
+        self.counts: Counts | None = None
         self.flushed = time.monotonic()
         self.accounted = self.flushed
         self.told = False
@@ -366,7 +376,7 @@ class Recorder:
         if not self.pending:
             return
         now = time.monotonic()
-        results.append_outcomes(
+        self.counts = results.append_outcomes(
             self.runner.store, self.evaluation_id, rows.outcome_table(self.pending), seconds=now - self.accounted
         )
         self.accounted = now

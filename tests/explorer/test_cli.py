@@ -156,3 +156,31 @@ def test_read_only_home_is_named(
     assert code == 2
     assert str(tmp_path / "file") in err
     assert "Traceback" not in err
+
+
+def test_exit_code_of_every_kind_of_error() -> None:
+    """Exit codes are an interface: 0 ok, 1 a run failed, 2 usage or input, 3 busy, 130 interrupted; a bug has none."""
+    from explorer.errors import ExplorerError, exit_code_of
+    from models import errors as models
+    from store import errors as store
+
+    expected = {
+        3: [store.StoreBusy("x")],
+        2: [
+            models.InvalidSpec("x"),
+            models.WeightsError("x"),
+            models.DataError("x"),
+            models.DeviceError("x"),
+            store.ForeignStore("x"),
+            store.StoreTooNew("x"),
+            store.StoreReadOnly("x"),
+            store.QueryError("x"),
+            ExplorerError("x"),
+        ],
+        1: [models.EvaluationError("x"), models.OutputError("x"), store.StoreFull("x"), ExplorerError("x", 1)],
+        130: [KeyboardInterrupt()],
+        None: [ValueError("x"), KeyError("x")],
+    }
+    for code, found in expected.items():
+        for error in found:
+            assert exit_code_of(error) == code, type(error)

@@ -220,3 +220,23 @@ def test_bad_input_is_one_sentence(
     assert says.format(**names) in err
     assert "Traceback" not in err
     assert len(err.strip().splitlines()) <= 4
+
+
+def test_saturated_model_is_warned_about(cli: Cli, home_with_weights: Path) -> None:
+    """Logits a thousand times as large: the cross-entropy saturates, its gradient is zero, and PGD stands still."""
+    from safetensors.torch import load_file, save_file
+
+    path = next(home_with_weights.rglob("*.safetensors"))
+    tensors = load_file(path)
+    for name in ("fc.weight", "fc.bias"):
+        tensors[name] = tensors[name] * 1000
+    save_file(tensors, home_with_weights / "saturated.safetensors")
+    words = ("--weights", str(home_with_weights / "saturated.safetensors"), "--attack", "pgd", "--examples", "50")
+    code, out, err = cli(*EVAL, *words, "--format", "json")
+    assert code == 0
+    row = result(out)[0]
+    assert any("gradient of zero" in w for w in row["warnings"])
+    assert "gradient of zero" in err
+    honest = result(cli(*EVAL, "--attack", "pgd", "--examples", "50", "--format", "json")[1])[0]
+    assert honest["warnings"] == []
+    assert row["clean_accuracy"] == honest["clean_accuracy"]
