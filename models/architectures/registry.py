@@ -120,7 +120,9 @@ def find(name: str) -> Architecture:
         if entry.name.endswith(_SEED_MARK):
             stem = entry.name.removesuffix(_SEED_MARK)
             if match := re.fullmatch(re.escape(stem) + r"(0|[1-9]\d{0,17})", wanted):
-                return replace(entry, name=wanted, genotype=genotypes.sample(int(match.group(1))), aliases=())
+                seed = int(match.group(1))
+                said = f"A random cell of the DARTS space, seed {seed}"
+                return replace(entry, name=wanted, genotype=genotypes.sample(seed), description=said, aliases=())
             if wanted.startswith(stem) or wanted == stem.rstrip("-"):
                 raise InvalidSpec(f"{name!r} needs a seed, a whole number from 0 on: for example {stem}7.")
     names: Iterable[str] = [*known, *(a for e in known.values() for a in e.aliases)]
