@@ -51,7 +51,7 @@ SPACE = Column(
     "threat_space",
 )
 SOURCE = Column("source", "source", "source", 6, 0, "Measured here, or published elsewhere", "source")
-EXAMPLES = Column("n_examples", "n", "count", 5, 7, "Examples done so far", "n_examples", True)
+EXAMPLES = Column("n_examples", "n", "count", 5, 7, "Examples that the accuracies are over", "n_examples", True)
 PARAMS = Column("params", "params", "size", 6, 5, "Parameters", "params")
 CLEAN = Column("clean_accuracy", "clean", "percent", 5, 0, "Accuracy without attack, percent", "clean_accuracy", True)
 ROBUST = Column(

@@ -98,7 +98,7 @@ class Request:
         words = ["nasrob-tui", "eval", "--headless"]
         for model in self.models:
             words += ["--arch", model.architecture, "--weights", model.weights]
-        words += ["--dataset", self.dataset]
+        words += ["--dataset", self.dataset] + (["--split", self.split] if self.split != "test" else [])
         for attack in self.attacks:
             words += ["--attack", inline(attack)]
         words += ["--examples", str(self.examples)] if self.examples is not None else []

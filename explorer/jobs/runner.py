@@ -115,10 +115,16 @@ class Runner:
         self._logged_progress = 0.0
 
     def emit(self, kind: str, *, log: bool = True, **data: Any) -> None:
-        """Tell the listeners and, unless `log` is off, the job's event log."""
+        """Tell the listeners and, unless `log` is off, the job's event log.
+
+        A listener that cannot be told any more (a closed pipe, a terminal that is gone) is dropped: the work goes on.
+        """
         event = self.job.append(kind, **data) if log else Event("", kind, data)
-        for listener in self.listeners:
-            listener(event)
+        for listener in list(self.listeners):
+            try:
+                listener(event)
+            except OSError:
+                self.listeners.remove(listener)
 
     def run(self) -> int:
         """Do the work; returns the exit code. Errors that a user can act on are reported, never raised."""

@@ -61,7 +61,9 @@ def filled(headings: Sequence[Heading], width: int) -> list[Heading]:
 
 
 class _Backend(DataTableBackend[Any]):
-    """A source in the form that the table widget asks for."""
+    """A source in the form that the table widget asks for. Read-only: the app swaps the whole source when data change,
+    so the methods of the interface that would change rows in place are refused.
+    """
 
     def __init__(self, data: Source, max_rows: int | None = None, column_names: Sequence[str] | None = None) -> None:
         super().__init__(data, max_rows, column_names)

@@ -222,6 +222,20 @@ def test_bad_input_is_one_sentence(
     assert len(err.strip().splitlines()) <= 4
 
 
+def test_reader_of_the_progress_who_leaves_does_not_end_the_work(home_with_weights: Path, tmp_path: Path) -> None:
+    """As in `nasrob-tui eval --headless ... 2>&1 | head -2`: the talk has nobody to listen, the result is stored."""
+    store = tmp_path / "store.duckdb"
+    words = (*EVAL, "--attack", "pgd", "--steps", "30", "--json-progress", "--format", "json", "--store", str(store))
+    with process(home_with_weights, *words) as run:
+        assert run.stderr is not None
+        assert run.stdout is not None
+        run.stderr.readline()
+        run.stderr.close()
+        assert len(result(run.stdout.read())) == 1
+        assert run.wait(60) == 0
+    assert len(outcomes(store)) == 500
+
+
 def test_saturated_model_is_warned_about(cli: Cli, home_with_weights: Path) -> None:
     """Logits a thousand times as large: the cross-entropy saturates, its gradient is zero, and PGD stands still."""
     from safetensors.torch import load_file, save_file
