@@ -81,8 +81,57 @@ class Zero(nn.Module):
         return x[:, :, :: self.stride, :: self.stride].mul(0.0)
 
 
+class Noise(nn.Module):
+    """The `noise` operation of the S4 search space: fresh standard normal noise of the input's size, whatever it holds.
+
+    A cell that keeps such an edge is a randomised network, in evaluation too. Source: Zela et al., "Understanding and
+    Robustifying Differentiable Architecture Search", ICLR 2020.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.randn_like(x[:, :, :: self.stride, :: self.stride])
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a number in (0, 1) made from all channels' means; bias-free, hidden width channels // 16.
+
+    Source: Hu, Shen and Sun, CVPR 2018, as NSGA-Net puts it behind its cells.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.fc = nn.Sequential(
+            nn.Linear(channels, hidden, bias=False),
+            nn.ReLU(),
+            nn.Linear(hidden, channels, bias=False),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x * self.fc(x.mean((2, 3)))[:, :, None, None]
+        return out
+
+
+def _factorised(channels: int, kernel: int, stride: int) -> list[nn.Module]:
+    """A kernel x kernel convolution as a row and a column."""
+    pad = kernel // 2
+    return [
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, (1, kernel), stride=(1, stride), padding=(0, pad), bias=False),
+        nn.Conv2d(channels, channels, (kernel, 1), stride=(stride, 1), padding=(pad, 0), bias=False),
+        nn.BatchNorm2d(channels),
+    ]
+
+
+#: What an edge's name builds, given channels and stride.
 OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
     "none": lambda c, s: Zero(s),
+    "noise": lambda c, s: Noise(s),
     "max_pool_3x3": lambda c, s: nn.MaxPool2d(3, stride=s, padding=1),
     "avg_pool_3x3": lambda c, s: nn.AvgPool2d(3, stride=s, padding=1, count_include_pad=False),
     "skip_connect": lambda c, s: nn.Identity() if s == 1 else FactorizedReduce(c, c),
@@ -91,10 +140,7 @@ OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
     "sep_conv_7x7": lambda c, s: _sep_conv(c, 7, s),
     "dil_conv_3x3": lambda c, s: _dil_conv(c, 3, s),
     "dil_conv_5x5": lambda c, s: _dil_conv(c, 5, s),
-    "conv_7x1_1x7": lambda c, s: nn.Sequential(
-        nn.ReLU(),
-        nn.Conv2d(c, c, (1, 7), stride=(1, s), padding=(0, 3), bias=False),
-        nn.Conv2d(c, c, (7, 1), stride=(s, 1), padding=(3, 0), bias=False),
-        nn.BatchNorm2d(c),
-    ),
+    # Under `op` in the code it was published with (AutoDL-Projects), while DARTS's 7x1 has no such level.
+    "conv_3x1_1x3": lambda c, s: _Convolution(*_factorised(c, 3, s)),
+    "conv_7x1_1x7": lambda c, s: nn.Sequential(*_factorised(c, 7, s)),
 }

@@ -1,6 +1,9 @@
 """The one registry of architectures. Names, options and lineage without torch; `build` imports it.
 
-An entry is data in `catalogue.json`; a builder is a function that turns options into a network.
+An entry is data in `catalogue/*.json`; a builder is a function that turns options into a network. Beside the entries
+there are names that are understood on the spot: seeded samples (`darts-random-7`), cells by index
+(`nasbench201-1234`), definitions that a person gives (`Genotype(...)`, a file), and networks of other packages
+(`torchvision:resnet50`, `timm:efficientnet_lite0`, `package.module:factory`).
 """
 
 from __future__ import annotations
@@ -9,13 +12,15 @@ import importlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from models.architectures import genotypes
+from models.architectures import definitions, external, genotypes
+from models.architectures.definitions import Definition
 from models.architectures.genotypes import Genotype
+from models.architectures.options import Option, Scale
 from models.errors import InvalidSpec, UnknownName
 from models.specs import ArchitectureSpec, OptionValue, split_options
 
@@ -23,30 +28,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 _SEED_MARK = "<seed>"
-
-
-@dataclass(frozen=True)
-class Option:
-    """A whole-number option of an architecture: the published value, and one that suits small images."""
-
-    name: str
-    default: int
-    small: int
-    minimum: int
-    maximum: int
-    help: str
-
-    def check(self, value: object, architecture: str) -> int:
-        """The value as an integer; raises `InvalidSpec` when it is none or out of range."""
-        try:
-            number = int(str(value))
-        except ValueError:
-            raise InvalidSpec(f"{architecture}: option {self.name} takes a whole number, not {value!r}.") from None
-        if not self.minimum <= number <= self.maximum:
-            raise InvalidSpec(
-                f"{architecture}: option {self.name} must be {self.minimum} to {self.maximum}, not {number}."
-            )
-        return number
+#: Networks of DenseNAS whose block lists are in none of the authors' code.
+_UNPUBLISHED = ("densenas-large", "densenas-r1", "densenas-r2", "densenas-r3")
+_SEED = re.compile(r"0|[1-9]\d{0,17}")
 
 
 @dataclass(frozen=True)
@@ -61,82 +45,222 @@ class Architecture:
     description: str
     source: str
     recipe: str
-    genotype: Genotype | None = None
+    definition: Definition | None = None
     aliases: tuple[str, ...] = ()
+    #: Arguments of the builder that are no options.
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether there is an auxiliary head for training.
+    auxiliary: bool = False
+    #: Side of the images it was made for and number of classes, where only one makes sense.
+    input_size: int | None = None
+    num_classes: int | None = None
+    #: Takes any option, as the keyword arguments of a factory.
+    free_options: bool = False
+    #: For an entry that stands for seeded samples, the space that they are drawn from.
+    samples: str = ""
+    #: Belongs to the short list that a menu shows first.
+    curated: bool = True
 
-    def resolve(self, given: Mapping[str, object], *, small: bool) -> ArchitectureSpec:
-        """The specification with every option filled in: as given, else the published value, or the small one.
+    @property
+    def genotype(self) -> Genotype | None:
+        """The cells, where the architecture is made of DARTS-format cells."""
+        return self.definition.genotype if self.definition else None
+
+    def resolve(self, given: Mapping[str, object], *, scale: Scale = "published") -> ArchitectureSpec:
+        """The specification with every option filled in: as given, else the value for images of that scale.
 
         Raises `InvalidSpec` for an option that this architecture does not have.
         """
+        if self.free_options:
+            return ArchitectureSpec(self.name, tuple((k, external.read_value(v)) for k, v in given.items()))
         known = {o.name: o for o in self.options}
         for key in given:
             if key not in known:
-                raise UnknownName(f"option of {self.name}", key, known, listing="nasrob-tui archs --format json")
-        values = tuple(
-            (o.name, o.check(given.get(o.name, o.small if small else o.default), self.name)) for o in self.options
-        )
-        return ArchitectureSpec(self.name, values)
+                raise UnknownName(f"option of {self.name}", key, known, listing=f"nasrob-tui archs show {self.name}")
+        values = []
+        for option in self.options:
+            value = option.check(given.get(option.name, option.value_at(scale)), self.name)
+            if not (option.quiet and value == option.default):
+                values.append((option.name, value))
+        return ArchitectureSpec(self.name, tuple(values))
+
+
+def _folded(name: str) -> str:
+    return name.strip().lower().replace("_", "-")
 
 
 @cache
 def entries() -> dict[str, Architecture]:
-    """All entries by name. The one that ends in `<seed>` stands for a family of sampled cells."""
-    raw: dict[str, dict[str, Any]] = json.loads(
-        resources.files("models.architectures").joinpath("catalogue.json").read_text(encoding="utf-8")
-    )
-    found: dict[str, Architecture] = {}
-    for name, entry in raw.items():
-        fields = {**raw[entry["like"]], **entry} if "like" in entry else entry
-        cell = fields.get("genotype")
-        found[name] = Architecture(
+    """All entries by name. One that ends in `<seed>` stands for a family of sampled cells.
+
+    The catalogue's come first; then every published DARTS-format genotype that none of them builds.
+    """
+    raw: dict[str, dict[str, Any]] = {}
+    for file in sorted(resources.files("models.architectures.catalogue").iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".json"):
+            raw |= json.loads(file.read_text(encoding="utf-8"))
+    found = {name: _entry(name, _inherited(raw, name), entry) for name, entry in raw.items()}
+    built = {json.dumps(e["definition"]) for e in raw.values() if "definition" in e}
+    template = found["darts"]
+    for key, cell in genotypes.published().items():
+        name = _folded(key)
+        if json.dumps({"space": "darts", "data": key}) in built or name in found:
+            continue
+        found[name] = replace(
+            template,
             name=name,
-            family=fields["family"],
-            lineage=fields["lineage"],
-            builder=fields["builder"],
-            options=tuple(
-                Option(key, o["default"], o["small"], o["min"], o["max"], o["help"])
-                for key, o in fields["options"].items()
-            ),
-            description=fields["description"],
-            source=fields["source"],
-            recipe=fields["recipe"],
-            genotype=Genotype.from_dict(genotypes.published()[cell]) if cell and cell != "sample" else None,
-            aliases=tuple(entry.get("aliases", ())),
+            lineage=re.split(r"[-_]", name)[0],
+            definition=definitions.published("darts", key),
+            aliases=(),
+            description=f"Cells of the published genotype {key}",
+            source=cell["source"],
+            curated=False,
         )
+    for other in (*external.torchvision_entries(), *external.registered()):
+        found.setdefault(other.name, other)
+    return found
+
+
+def _inherited(raw: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    """An entry's fields with those of the entry that it is like."""
+    entry = raw[name]
+    return {**_inherited(raw, entry["like"]), **entry} if "like" in entry else entry
+
+
+def _entry(name: str, fields: dict[str, Any], own: dict[str, Any]) -> Architecture:
+    chosen = fields.get("definition")
+    return Architecture(
+        name=name,
+        family=fields["family"],
+        lineage=fields["lineage"],
+        builder=fields["builder"],
+        options=tuple(Option.from_dict(key, o) for key, o in fields.get("options", {}).items()),
+        description=fields["description"],
+        source=fields["source"],
+        recipe=fields["recipe"],
+        definition=(
+            definitions.published(chosen["space"], chosen["data"]) if chosen and chosen["data"] != "sample" else None
+        ),
+        samples=chosen["space"] if chosen and chosen["data"] == "sample" else "",
+        aliases=tuple(own.get("aliases", ())),
+        fixed=fields.get("fixed", {}),
+        auxiliary=fields.get("auxiliary", False),
+        input_size=fields.get("input_size"),
+        num_classes=fields.get("num_classes"),
+    )
+
+
+@cache
+def _by_folded_name() -> dict[str, str]:
+    """Every name and alias, folded, with the entry it stands for."""
+    found: dict[str, str] = {}
+    for entry in entries().values():
+        for name in (entry.name, *entry.aliases):
+            found.setdefault(_folded(name), entry.name)
+    for key in genotypes.published():
+        for entry in entries().values():
+            if entry.definition == definitions.published("darts", key):
+                found.setdefault(_folded(key), entry.name)
+                break
     return found
 
 
 def find(name: str) -> Architecture:
-    """The entry called `name` or by one of its aliases, in any case; `darts-random-7` is made on the spot.
+    """The entry called `name` or by one of its aliases, in any case and with `_` for `-`; or one made on the spot.
 
-    Raises `UnknownName` with the nearest known names.
+    Raises `UnknownName` with the nearest known names, `InvalidSpec` for a definition that makes no sense.
     """
-    known = entries()
-    wanted = name.strip().lower()
-    for entry in known.values():
-        if wanted == entry.name or wanted in entry.aliases:
-            return entry
-        if entry.name.endswith(_SEED_MARK):
-            stem = entry.name.removesuffix(_SEED_MARK)
-            if match := re.fullmatch(re.escape(stem) + r"(0|[1-9]\d{0,17})", wanted):
-                seed = int(match.group(1))
-                said = f"A random cell of the DARTS space, seed {seed}"
-                return replace(entry, name=wanted, genotype=genotypes.sample(seed), description=said, aliases=())
-            if wanted.startswith(stem) or wanted == stem.rstrip("-"):
-                raise InvalidSpec(f"{name!r} needs a seed, a whole number from 0 on: for example {stem}7.")
-    names: Iterable[str] = [*known, *(a for e in known.values() for a in e.aliases)]
+    wanted = _folded(name)
+    known = _by_folded_name()
+    if wanted in known and _SEED_MARK not in wanted:
+        return entries()[known[wanted]]
+    if wanted in _UNPUBLISHED:
+        raise InvalidSpec(
+            f"the blocks of {wanted} were published only beside its weights: give the net_config file that came with "
+            "them as --arch file:PATH, or let `nasrob-tui weights add` read them off the weights."
+        )
+    made = _sampled(wanted, name) or _indexed(wanted) or _defined(name) or external.find(name)
+    if made is not None:
+        return made
+    names: Iterable[str] = [n for n in known if _SEED_MARK not in n]
     raise UnknownName("architecture", name, names, listing="nasrob-tui archs")
 
 
+def _sampled(wanted: str, written: str) -> Architecture | None:
+    """A seeded sample: `darts-random-7`, `nasbench201-random-7`."""
+    for entry in entries().values():
+        if not entry.name.endswith(_SEED_MARK):
+            continue
+        stem = entry.name.removesuffix(_SEED_MARK)
+        if not wanted.startswith(stem) and wanted != stem.rstrip("-"):
+            continue
+        seed = wanted.removeprefix(stem)
+        if not _SEED.fullmatch(seed):
+            raise InvalidSpec(f"{written!r} needs a seed, a whole number from 0 on: for example {stem}7.")
+        definition = definitions.sample(entry.samples, int(seed))
+        said = f"{entry.description.partition(',')[0]}, seed {seed}"
+        return replace(entry, name=wanted, definition=definition, description=said, aliases=(), curated=False)
+    return None
+
+
+def _indexed(wanted: str) -> Architecture | None:
+    """A cell of NAS-Bench-201 by its index in the benchmark: `nasbench201-1234`."""
+    if not (match := re.fullmatch(r"nas-?bench-?201-(\d{1,9})", wanted)):
+        return None
+    return _of(definitions.by_index(int(match.group(1))))
+
+
+def _defined(text: str) -> Architecture | None:
+    """The architecture of a definition that a person gives: its text, a file, or the name it was kept under."""
+    found = definitions.recall(text.strip().lower())
+    if found is None:
+        found = definitions.given(text)
+        if found is None:
+            return None
+        if _published(found) is None and found.space != "nasbench201":
+            definitions.remember(found)
+    return _of(found)
+
+
+def _published(definition: Definition) -> Architecture | None:
+    """The entry that is this very definition."""
+    for entry in entries().values():
+        if entry.definition == definition:
+            return entry
+    return None
+
+
+def _of(definition: Definition) -> Architecture:
+    """The architecture of a definition: the published one if it is published, else one of its own name."""
+    if (entry := _published(definition)) is not None:
+        return entry
+    space = definitions.SPACES[definition.space]
+    template = entries()[space.template_for(definition.data)]
+    known = definition.space == "nasbench201"
+    return replace(
+        template,
+        name=definition.name,
+        lineage=space.stem,
+        definition=definition,
+        description=f"{definition.name}: " + ("a cell of the benchmark" if known else "given by a person"),
+        source=template.source.partition(";")[0],
+        aliases=(),
+        curated=False,
+    )
+
+
 def parse_architecture(
-    text: str, overrides: Mapping[str, OptionValue | str] | None = None, *, small: bool = False
+    text: str,
+    overrides: Mapping[str, OptionValue | str] | None = None,
+    *,
+    scale: Scale = "published",
+    small: bool = False,
 ) -> ArchitectureSpec:
     """Read an architecture as a person writes it, with options in the text or in `overrides` (which yield to the
     text).
     """
     name, options = split_options(text)
-    return find(name).resolve({**(overrides or {}), **options}, small=small)
+    return find(name).resolve({**(overrides or {}), **options}, scale="small" if small else scale)
 
 
 def build(spec: ArchitectureSpec, *, num_classes: int, in_channels: int, auxiliary: bool = False) -> nn.Module:
@@ -145,11 +269,21 @@ def build(spec: ArchitectureSpec, *, num_classes: int, in_channels: int, auxilia
     `auxiliary` adds the training-only head of a cell network; other builders refuse it with `InvalidSpec`.
     """
     entry = find(spec.name)
-    module, _, function = entry.builder.partition(":")
-    arguments: dict[str, Any] = {**dict(spec.options), "num_classes": num_classes, "in_channels": in_channels}
-    if entry.genotype is not None:
-        arguments |= {"genotype": entry.genotype, "auxiliary": auxiliary}
-    elif auxiliary:
+    if auxiliary and not entry.auxiliary:
         raise InvalidSpec(f"{spec.name} has no auxiliary head.")
+    given = dict(spec.options)
+    quiet = {o.name: o.default for o in entry.options if o.quiet}
+    arguments: dict[str, Any] = {
+        **entry.fixed,
+        **quiet,
+        **given,
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+    }
+    if entry.definition is not None:
+        arguments["definition"] = entry.definition.data
+    if entry.auxiliary:
+        arguments["auxiliary"] = auxiliary
+    module, _, function = entry.builder.partition(":")
     network: nn.Module = getattr(importlib.import_module(module), function)(**arguments)
     return network

@@ -1,11 +1,14 @@
-"""Architectures against published counts and reference logits, and one sweep over the whole registry."""
+"""Architectures against the counts, weights and logits of reference implementations, and a sweep over the registry."""
 
 from __future__ import annotations
 
-import hashlib
+import csv
 import json
 import os
+import re
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,54 +18,53 @@ from safetensors.torch import load, save
 from torch import nn
 
 from models import counting
-from models.architectures import genotypes, registry
+from models.architectures import external, genotypes, registry
 from models.architectures.cells import CellNetwork
 from models.architectures.genotypes import DARTS_OPERATIONS, Cell, Genotype
-from models.datasets import registry as datasets
+from models.architectures.options import scale_of
 from models.errors import InvalidSpec, UnknownName
+from models.weights.files import network_tensors
+from tests.models import formula
 
 GOLDEN = Path(os.environ.get("NASROB_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 
-NAMES = [name if not name.endswith("<seed>") else "darts-random-3" for name in registry.entries()]
-
-# Counted on the reference implementations (quark0/darts, chenxin061/pdarts, yuhuixu1993/PC-DARTS,
-# huyvnphan/PyTorch_CIFAR10) at their published CIFAR-10 size: parameters and state_dict keys without the auxiliary
-# head, multiply-adds at 32x32, and the SHA-256 of the sorted lines "key:AxBxC".
-REFERENCE = {
-    "resnet18": (11173962, 122, 140186624, "710109b46d8def00333dea86930c04b926900ba14c7ed5ffde69c85af4949d80"),
-    "vgg16-bn": (33646666, 97, 332111872, "33dc8940aeacb54a9f78bbfd629df1fb2571a2f1758b26af6c361987766a0b48"),
-    "darts-v1": (3169414, 1510, 500987520, "286eb2313a9d67cf4b5ebf0137fce9a91484a8a6a6d17b5af762c12c1bbf4bf3"),
-    "darts": (3349342, 1636, 528359040, "5e5c6f6c35349bc54955b347a6e90df8ae5631d66de51f7a1660f55a8ec1c36a"),
-    "pdarts": (3433798, 1622, 532174464, "edb491a080f33dd6124e62c7966be0477031f54597427719343b148774136b8a"),
-    "pc-darts": (3634678, 1706, 556670592, "7dc64cf93e7a7c33172d2ca3e5daaa762b91b227d644ef19dc4df917a8a6d2ab"),
-    "amoebanet-a": (3145078, 1384, 488931552, "09ab8fb774e3d97090682caf94dd3e0189923ba6e31addce5f9d7b77888544e9"),
-    "darts-random-0": (2573686, 992, 406569600, "8106e4984ac47212012b022612cff931119ae85c60f8eb2b70e3ea15c1c46e20"),
-    "darts-random-39": (2942614, 1258, 458658432, "4894b27a87d83d646602bb14c0af8dea672547ae1c66ac5a7cc5ff6eb5ba8c25"),
-}
+# Counted on the reference implementations that the last column names: parameters without and with the auxiliary head,
+# keys of the state dict, the first digits of the SHA-256 of its sorted and ordered lines "key:AxBxC", multiply-adds.
+with (Path(__file__).parent / "data" / "reference_counts.csv").open(newline="", encoding="utf-8") as _file:
+    REFERENCE: list[dict[str, str]] = list(csv.DictReader(_file))
 
 
-def key_digest(network: nn.Module) -> tuple[int, str]:
-    state = {k: v for k, v in network.state_dict().items() if not k.startswith("auxiliary_head.")}
-    lines = sorted(f"{k}:{'x'.join(map(str, v.shape))}" for k, v in state.items())
-    return len(state), hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def row_id(row: dict[str, str]) -> str:
+    return f"{row['architecture']} {row['options']} {row['classes']}"
 
 
-@pytest.mark.parametrize("name", REFERENCE)
-def test_counts_equal_the_reference_implementations(name: str) -> None:
-    spec = registry.parse_architecture(name)
-    params, keys, macs, digest = REFERENCE[name]
+def counts_of(row: dict[str, str], *, macs: bool) -> dict[str, str]:
+    """A row as this software counts it."""
+    side = int(row["side"])
+    options = dict(pair.split("=") for pair in row["options"].split(";") if pair)
+    spec = registry.parse_architecture(row["architecture"], options, scale=scale_of((3, side, side)))
+    auxiliary = registry.find(spec.name).auxiliary
     with torch.device("meta"):
-        network = registry.build(spec, num_classes=10, in_channels=3)
-    assert key_digest(network) == (keys, digest)
-    assert counting.count(spec, num_classes=10, image_shape=(3, 32, 32)) == (params, macs)
+        network = registry.build(spec, num_classes=int(row["classes"]), in_channels=3, auxiliary=auxiliary)
+    layout = counting.layout(network)
+    found = {
+        "params": str(layout.params),
+        "params_with_aux": str(sum(p.numel() for p in network.parameters())) if row["params_with_aux"] else "",
+        "keys": str(layout.n_keys),
+        "sorted_sha256": layout.sha256_sorted[:16],
+        "ordered_sha256": layout.sha256_ordered[:16],
+    }
+    if macs:
+        counted = counting.of_network(network, (3, side, side))[1]
+        found["macs"] = str(counted)
+    return found
 
 
-def test_auxiliary_head_adds_the_published_number_of_parameters() -> None:
-    """3 349 342 without and 3 825 768 with the head, as users of the original code count them."""
-    with torch.device("meta"):
-        network = registry.build(registry.parse_architecture("darts"), num_classes=10, in_channels=3, auxiliary=True)
-    assert sum(p.numel() for p in network.parameters()) == 3_825_768
-    assert len(network.state_dict()) == 1650
+@pytest.mark.parametrize("row", REFERENCE, ids=row_id)
+def test_counts_equal_the_reference_implementations(row: dict[str, str]) -> None:
+    # Multiply-adds take ten times as long as all the rest: every twelfth row has them counted.
+    found = counts_of(row, macs=bool(row["macs"]) and zlib.crc32(row_id(row).encode()) % 12 == 0)
+    assert found == {key: row[key] for key in found}
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="the reference weights are not here (NASROB_GOLDEN)")
@@ -72,11 +74,15 @@ def test_auxiliary_head_adds_the_published_number_of_parameters() -> None:
         "darts_DARTS_V1_cifar_C4_L5",
         "darts_DARTS_V2_cifar_C4_L5",
         "darts_DARTS_V2_cifar_C2_L4_aux",
+        "darts_DARTS_V2_imagenet_C4_L5",
         "darts_NASNet_cifar_C4_L5",
         "darts_random0_cifar_C4_L5",
         "darts_random1_cifar_C4_L5",
-        "pdarts_PDARTS_cifar_C4_L5",
+        "nsga_micro_pyramid_C4_L5_inc2_SE1",
         "pcdarts_PC_DARTS_cifar_cifar_C4_L5",
+        "pcdarts_PC_DARTS_image_imagenet_C4_L5",
+        "pdarts_PDARTS_cifar_C4_L5",
+        "pdarts_PDARTS_imagenet_C2_L4_aux",
     ],
 )
 def test_reference_weights_give_the_reference_logits_and_gradients(name: str) -> None:
@@ -87,7 +93,11 @@ def test_reference_weights_give_the_reference_logits_and_gradients(name: str) ->
         init_channels=meta["C"],
         layers=meta["layers"],
         num_classes=meta["num_classes"],
-        auxiliary=meta["auxiliary"],
+        auxiliary=meta.get("auxiliary", False),
+        form="imagenet" if "ImageNet" in meta["network"] else "cifar",
+        increment=meta.get("increment", 0),
+        squeeze_excitation=meta.get("SE", False),
+        auxiliary_batchnorm="pdarts" in meta["reference"],
     )
     network.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in golden["state_dict"].items()}, strict=True
@@ -102,7 +112,7 @@ def test_reference_weights_give_the_reference_logits_and_gradients(name: str) ->
     assert torch.allclose(logits, golden["logits"], atol=1e-5, rtol=0)
     (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(logits, golden["labels"]), x)
     assert torch.allclose(gradient.flatten()[:16], golden["input_grad_first16"], atol=1e-5, rtol=0)
-    if meta["auxiliary"]:
+    if meta.get("auxiliary"):
         network.train()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -110,35 +120,116 @@ def test_reference_weights_give_the_reference_logits_and_gradients(name: str) ->
         assert torch.allclose(network(x)[1], golden["aux_logits_train_mode_bn_eval"], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# The first four logits of networks filled by `formula.fill`, computed by quark0/darts:cnn/model.py,
+# xiaomi-automl/FairDARTS:fairdarts/model.py (parse_method="threshold") and ianwhale/nsga-net:models/micro_models.py.
+LOGITS: list[tuple[str, dict[str, Any], list[float]]] = [
+    ("DARTS_V2", {"init_channels": 4, "layers": 5}, [-0.819112, -5.251931, -1.7235, 3.796357]),
+    ("AmoebaNet", {"init_channels": 4, "layers": 4}, [-2.095722, -2.512257, -7.086407, -1.813113]),
+    ("PC_DARTS_image", {"init_channels": 3, "layers": 3}, [2.212148, 2.36865, -1.533474, 3.506642]),
+    ("CRoZe", {"init_channels": 4, "layers": 3}, [-0.74564, -0.779977, -0.578048, -1.136521]),
+    ("ENAS", {"init_channels": 4, "layers": 2}, [-2.167211, 1.724112, -0.643451, -5.979843]),
+    ("DARTS_V1", {"init_channels": 4, "layers": 3, "form": "imagenet"}, [-2.053937, -0.56654, 1.248285, 0.538336]),
+    ("PDARTS", {"init_channels": 4, "layers": 5, "form": "imagenet"}, [1.183372, 0.794692, 0.839421, -1.319695]),
+    ("FairDARTS_a", {"init_channels": 4, "layers": 5}, [-0.343418, -0.097047, 1.83212, -0.588393]),
+    ("FairDARTS_c", {"init_channels": 4, "layers": 3}, [-3.956375, -1.72495, -0.150844, 1.245918]),
+    ("FairDARTS_g", {"init_channels": 4, "layers": 3}, [0.79463, 3.577397, -1.687686, -2.60579]),
+    ("DCO_EDGE_BS_64", {"init_channels": 4, "layers": 3}, [114.974189, -26.44049, -66.40267, -101.394586]),
+    ("NSGANet_micro", {"init_channels": 8, "layers": 5, "increment": 4}, [0.026551, 1.278236, -0.464041, 0.242345]),
+    ("NSGANet_micro", {"init_channels": 8, "layers": 3, "increment": 0}, [1.384288, 0.363213, -1.49154, 0.124803]),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "expected"), LOGITS, ids=lambda value: str(value))
+def test_logits_equal_the_reference_implementations(name: str, options: dict[str, Any], expected: list[float]) -> None:
+    network = registry.build(registry.parse_architecture(name, options), num_classes=10, in_channels=3)
+    side = 224 if options.get("form") == "imagenet" else 32
+    with torch.no_grad():
+        logits = formula.fill(network)(formula.image(1, 3, side, side))
+    assert logits[0, :4].tolist() == pytest.approx(expected, abs=2e-6)
+
+
+SAMPLES = {"darts-random-<seed>": "darts-random-3", "nasbench201-random-<seed>": "nasbench201-random-3"}
+#: Its logits do not depend on the image.
+BLIND = ("nasbench201-all-none",)
+OURS = [SAMPLES.get(name, name) for name in registry.entries() if ":" not in name]
+
+
+def smallest(name: str) -> dict[str, str]:
+    """Options that make a published genotype quick to try."""
+    return {} if registry.find(name).curated or name in SAMPLES.values() else {"init_channels": "4", "layers": "3"}
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_sweep(name: str) -> None:
-    """Every entry builds at its small size, runs forward and backward to the input, and survives a round trip to
-    disk.
+    """Every entry builds at its small size, runs forward and backward to the input, is counted, and survives a round
+    trip to disk.
     """
-    digits = datasets.find("digits")
-    spec = registry.parse_architecture(name, small=True)
+    entry = registry.find(name)
+    side = entry.input_size or 8
+    shape = (3 if side > 8 else 1, side, side)
+    spec = registry.parse_architecture(name, smallest(name), scale="small")
     assert registry.parse_architecture(spec.canonical) == spec
     torch.manual_seed(0)
-    network = registry.build(spec, num_classes=10, in_channels=1).eval()
-    x = torch.rand(3, *digits.image_shape, requires_grad=True)
+    network = registry.build(spec, num_classes=10, in_channels=shape[0]).eval()
+    x = torch.rand(2, *shape, requires_grad=True)
+    torch.manual_seed(1)
     logits = network(x)
-    assert logits.shape == (3, 10)
-    (gradient,) = torch.autograd.grad(logits.sum(), x)
-    assert torch.isfinite(gradient).all()
-    assert (gradient != 0).any()
-    twin = registry.build(spec, num_classes=10, in_channels=1).eval()
-    twin.load_state_dict(load(save(network.state_dict())))
+    assert logits.shape == (2, 10)
+    if name not in BLIND:
+        (gradient,) = torch.autograd.grad(logits.sum(), x)
+        assert torch.isfinite(gradient).all()
+        assert (gradient != 0).any()
+    twin = registry.build(spec, num_classes=10, in_channels=shape[0]).eval()
+    twin.load_state_dict(load(save(network_tensors(network))))
+    torch.manual_seed(1)  # for the one operation that is noise
     assert torch.equal(twin(x), logits)
-    params, macs = counting.count(spec, num_classes=10, image_shape=digits.image_shape)
+    params, macs = counting.of_network(network, shape)
     assert params == sum(p.numel() for p in network.parameters())
+    assert macs is not None
     assert macs > 0
-    network.train()(torch.rand(4, *digits.image_shape))
+    network.train()(torch.rand(4, *shape))
+
+
+#: RegNet's constructor computes with its tensors, so it needs memory: the small ones stand for all.
+LARGE_REGNETS = re.compile(r"regnet_[xy]_(16|32|128)gf")
+
+
+@pytest.mark.parametrize("name", [n for n in external.torchvision_models() if not LARGE_REGNETS.match(n)])
+def test_sweep_torchvision(name: str) -> None:
+    """Every classification model of torchvision builds, as large as the metadata of its weights say."""
+    spec = registry.parse_architecture(f"torchvision:{name}")
+    network = counting.skeleton(spec, num_classes=1000, in_channels=3)
+    counts = {sum(p.numel() for p in network.parameters())}
+    if registry.find(spec.name).auxiliary:
+        # Metadata of Inception count its auxiliary head, those of GoogLeNet do not.
+        headed = counting.skeleton(spec, num_classes=1000, in_channels=3, auxiliary=True)
+        counts.add(sum(p.numel() for p in headed.parameters()))
+    assert counts & {w["num_params"] for w in external.torchvision_models()[name]["weights"].values()}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mnasnet0_5", "regnet_y_400mf", "shufflenet_v2_x0_5"])
+def test_torchvision_models_run(name: str) -> None:
+    network = registry.build(registry.parse_architecture(f"torchvision:{name}"), num_classes=7, in_channels=3).eval()
+    x = torch.rand(1, 3, 64, 64, requires_grad=True)
+    logits = network(x)
+    assert logits.shape == (1, 7)
+    (gradient,) = torch.autograd.grad(logits.sum(), x)
+    assert (gradient != 0).any()
+
+
+def test_what_is_shipped_about_torchvision_is_what_it_says() -> None:
+    from tests.generate_torchvision import described
+
+    here, installed = external.torchvision_models(), described()
+    for name in here.keys() & installed.keys():
+        for weights in here[name]["weights"].keys() & installed[name]["weights"].keys():
+            assert here[name]["weights"][weights] == installed[name]["weights"][weights], name
 
 
 @pytest.mark.parametrize("size", [(1, 8, 8), (3, 28, 28), (3, 32, 32), (3, 33, 47)])
 @pytest.mark.parametrize("name", ["darts", "resnet18", "vgg16-bn"])
 def test_image_sizes(name: str, size: tuple[int, int, int]) -> None:
-    network = registry.build(registry.parse_architecture(name, small=True), num_classes=7, in_channels=size[0])
+    network = registry.build(registry.parse_architecture(name, scale="small"), num_classes=7, in_channels=size[0])
     assert network.eval()(torch.rand(2, *size)).shape == (2, 7)
 
 

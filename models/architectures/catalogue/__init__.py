@@ -1,0 +1,1 @@
+"""The entries of the registry of architectures, one file a family."""

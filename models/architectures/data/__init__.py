@@ -1,0 +1,1 @@
+"""What searches found, as data: one file a search space, each definition with its source."""

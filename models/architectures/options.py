@@ -1,0 +1,93 @@
+"""Options of an architecture: what may be set, to what, and what it is when nobody sets it. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from models.errors import InvalidSpec
+from models.specs import OptionValue
+
+#: For which images an architecture is wanted: tiny ones (8x8 scans), those it was published for, or large ones, for
+#: which cell networks have another form.
+Scale = Literal["published", "small", "large"]
+
+TINY_SIDE, LARGE_SIDE = 16, 96
+
+
+def scale_of(image_shape: tuple[int, ...]) -> Scale:
+    """The scale of images (C, H, W)."""
+    side = min(image_shape[1:])
+    return "small" if side <= TINY_SIDE else "large" if side >= LARGE_SIDE else "published"
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option: a whole number in a range, true or false, or one of several words.
+
+    `default` is the published value, `small` and `large` those for tiny and for large images. A `quiet` option is left
+    out of an architecture's canonical name when it has the published value.
+    """
+
+    name: str
+    kind: Literal["int", "bool", "choice"]
+    default: OptionValue
+    small: OptionValue
+    large: OptionValue
+    help: str
+    minimum: int = 0
+    maximum: int = 0
+    choices: tuple[str, ...] = ()
+    quiet: bool = False
+
+    @classmethod
+    def from_dict(cls, name: str, data: dict[str, Any]) -> Option:
+        """An option as the catalogue holds it."""
+        default = data["default"]
+        return cls(
+            name=name,
+            kind=data.get("kind", "int"),
+            default=default,
+            small=data.get("small", default),
+            large=data.get("large", default),
+            help=data["help"],
+            minimum=data.get("min", 0),
+            maximum=data.get("max", 0),
+            choices=tuple(data.get("choices", ())),
+            quiet=data.get("quiet", False),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The option as listings print it."""
+        shown: dict[str, Any] = {"kind": self.kind, "default": self.default, "small": self.small, "large": self.large}
+        if self.kind == "int":
+            shown |= {"min": self.minimum, "max": self.maximum}
+        if self.kind == "choice":
+            shown["choices"] = list(self.choices)
+        return {**shown, "help": self.help}
+
+    def value_at(self, scale: Scale) -> OptionValue:
+        return {"published": self.default, "small": self.small, "large": self.large}[scale]
+
+    def check(self, value: object, architecture: str) -> OptionValue:
+        """The value in its type; raises `InvalidSpec` when it is none that the option takes."""
+        text = str(value).strip().lower()
+        if self.kind == "bool":
+            if text not in ("true", "false"):
+                raise InvalidSpec(f"{architecture}: option {self.name} is true or false, not {str(value)!r}.")
+            return text == "true"
+        if self.kind == "choice":
+            if text not in self.choices:
+                raise InvalidSpec(
+                    f"{architecture}: option {self.name} is one of {', '.join(self.choices)}, not {str(value)!r}."
+                )
+            return text
+        try:
+            number = int(text)
+        except ValueError:
+            raise InvalidSpec(f"{architecture}: option {self.name} takes a whole number, not {value!r}.") from None
+        if not self.minimum <= number <= self.maximum:
+            raise InvalidSpec(
+                f"{architecture}: option {self.name} must be {self.minimum} to {self.maximum}, not {number}."
+            )
+        return number
