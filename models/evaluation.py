@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models.attacks import registry
-from models.attacks.engine import Outcome, SlotEngine, Work, margins
+from models.attacks.engine import Outcome, SlotEngine, Work, judgements, margins
 from models.classifier import Classifier, frozen
 from models.datasets.registry import Examples
 from models.errors import DeviceError, EvaluationError
@@ -33,6 +32,7 @@ class CleanPass:
 
     predictions: dict[int, int] = field(default_factory=dict)
     margins: dict[int, float] = field(default_factory=dict)
+    ranks: dict[int, int] = field(default_factory=dict)
     #: Examples whose clean logits are not finite.
     infinite: set[int] = field(default_factory=set)
 
@@ -49,7 +49,7 @@ class Evaluator:
         self.device = torch.device(device)
         self.classifier = classifier.to(self.device)
         self.examples = examples
-        self.slots = slots or default_slots(self.examples.images.shape[1:])
+        self.slots = slots or default_slots(examples.image_shape)
         self.clean = CleanPass()
         #: What a reader of the number should know about the model; filled by `check`.
         self.warnings: list[str] = []
@@ -63,7 +63,7 @@ class Evaluator:
 
         Fills `warnings`; raises `EvaluationError` when a forward pass fails.
         """
-        batch = self._images(list(indices)[: self.slots])
+        batch = self._images(list(indices)[: self.slots]).to(self.device)
         with frozen(self.classifier), torch.no_grad():
             try:
                 logits = self.classifier(batch)
@@ -74,7 +74,7 @@ class Evaluator:
                 first_line = str(error).strip().partition("\n")[0]
                 raise EvaluationError(
                     f"the model cannot take {self.examples.dataset} images of shape "
-                    f"{tuple(self.examples.images.shape[1:])}: {first_line}."
+                    f"{self.examples.image_shape}: {first_line}."
                 ) from error
         self.warnings.clear()
         scale = logits.abs().amax(1, keepdim=True).clamp_min(1e-12)
@@ -114,10 +114,12 @@ class Evaluator:
 
     def _attempt(self, attack: AttackSpec, indices: list[int]) -> Iterator[list[Outcome]]:
         pixel = attack.threat_space == "pixel"
+        # Slots without an example would cost what slots with one do.
+        slots = min(self.slots, len(indices))
         engine = SlotEngine(
             self.classifier if pixel else self.classifier.logits_of_normalized,
             registry.kernel(attack),
-            slots=self.slots,
+            slots=slots,
             device=self.device,
             transform=(lambda images: images) if pixel else self.classifier.normalize,
             enforce_ball=pixel,
@@ -125,12 +127,11 @@ class Evaluator:
         settled: list[Outcome] = []
 
         def stream() -> Iterator[Work]:
-            for index in self._with_clean(indices):
-                work = self._work(index)
-                if index in self.clean.infinite or (attack.verdict == "worst" and work.clean_prediction != work.label):
-                    settled.append(self._settled(work, infinite=index in self.clean.infinite))
+            for index, image in self._with_clean(indices, attack, slots):
+                if image is None or self._needs_no_attack(index, attack):
+                    settled.append(self._settled(index))
                 else:
-                    yield work
+                    yield self._work(index, image)
 
         for outcomes in engine.run(stream()):
             yield [*settled, *outcomes]
@@ -138,56 +139,79 @@ class Evaluator:
         if settled:
             yield settled
 
-    def _with_clean(self, indices: list[int]) -> Iterator[int]:
-        """The same indices, each with its clean prediction at hand, computed a batch ahead."""
-        for begin in range(0, len(indices), self.slots):
-            block = indices[begin : begin + self.slots]
-            missing = [i for i in block if i not in self.clean.predictions]
+    def _with_clean(self, indices: list[int], attack: AttackSpec, slots: int) -> Iterator[tuple[int, Tensor | None]]:
+        """The same indices, each with its image and with its clean prediction at hand, computed a batch ahead.
+
+        An image is read once, for its clean prediction and the attack on it; None for an example that needs neither.
+        """
+        blocks = [indices[begin : begin + slots] for begin in range(0, len(indices), slots)]
+        for block, following in zip(blocks, [*blocks[1:], []], strict=True):
+            wanted = [i for i in block if not self._needs_no_attack(i, attack)]
+            images = self._images(wanted)
+            self.examples.prefetch([i for i in following if not self._needs_no_attack(i, attack)])
+            row_of = {i: row for row, i in enumerate(wanted)}
+            missing = [i for i in wanted if i not in self.clean.predictions]
             if missing:
-                labels = torch.from_numpy(self.examples.labels[missing]).to(self.device)
-                images = self._images(missing)
-                padding = self.slots - len(missing)
-                with torch.no_grad():
-                    logits = self.classifier(torch.cat([images, images[:1].expand(padding, *images.shape[1:])]))
-                logits = logits[: len(missing)]
-                finite = torch.isfinite(logits).all(1).tolist()
-                self.clean.infinite.update(i for i, ok in zip(missing, finite, strict=True) if not ok)
-                self.clean.predictions.update(zip(missing, logits.argmax(1).tolist(), strict=True))
-                self.clean.margins.update(zip(missing, margins(logits, labels).tolist(), strict=True))
-            yield from block
+                self._predict(missing, images[[row_of[i] for i in missing]], slots)
+            for i in block:
+                yield i, images[row_of[i]] if i in row_of else None
+
+    def _predict(self, indices: list[int], images: Tensor, slots: int) -> None:
+        """Put the clean predictions for some examples where they are kept; at most as many as there are slots."""
+        labels = torch.from_numpy(self.examples.labels[indices]).to(self.device)
+        images = images.to(self.device)
+        padding = slots - len(indices)
+        with torch.no_grad():
+            logits = self.classifier(torch.cat([images, images[:1].expand(padding, *images.shape[1:])]))
+        logits = logits[: len(indices)]
+        predictions, rank, finite = judgements(logits, labels)
+        self.clean.infinite.update(i for i, ok in zip(indices, finite, strict=True) if not ok)
+        self.clean.predictions.update(zip(indices, predictions, strict=True))
+        self.clean.ranks.update(zip(indices, rank, strict=True))
+        self.clean.margins.update(zip(indices, margins(logits, labels).tolist(), strict=True))
+
+    def _needs_no_attack(self, index: int, attack: AttackSpec) -> bool:
+        """Whether an example is settled by its clean prediction: it is wrong, or the logits are not finite."""
+        if index not in self.clean.predictions:
+            return False
+        wrong = self.clean.predictions[index] != int(self.examples.labels[index])
+        return index in self.clean.infinite or (attack.verdict == "worst" and wrong)
 
     def _images(self, indices: list[int]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(self.examples.images[indices])).to(self.device)
+        return torch.from_numpy(self.examples.pixels(indices))
 
-    def _work(self, index: int) -> Work:
+    def _work(self, index: int, image: Tensor) -> Work:
         return Work(
             index=index,
-            image=torch.from_numpy(self.examples.images[index]),
+            image=image,
             label=int(self.examples.labels[index]),
             clean_prediction=self.clean.predictions[index],
             clean_margin=self.clean.margins[index],
+            clean_rank=self.clean.ranks[index],
         )
 
-    @staticmethod
-    def _settled(work: Work, *, infinite: bool) -> Outcome:
+    def _settled(self, index: int) -> Outcome:
         """An example that needs no attack: misclassified as it is, or without finite logits."""
-        correct = not infinite and work.clean_prediction == work.label
+        infinite = index in self.clean.infinite
+        label, prediction = int(self.examples.labels[index]), self.clean.predictions[index]
         return Outcome(
-            example=work.index,
-            label=work.label,
-            clean_prediction=work.clean_prediction,
-            adversarial_prediction=None if infinite else work.clean_prediction,
-            clean_correct=correct,
+            example=index,
+            label=label,
+            clean_prediction=prediction,
+            adversarial_prediction=None if infinite else prediction,
+            clean_correct=not infinite and prediction == label,
             robust=None if infinite else False,
             broken_at_step=None,
             broken_at_restart=None,
             distance=None if infinite else 0.0,
-            clean_margin=None if infinite else work.clean_margin,
-            margin=None if infinite else work.clean_margin,
-            forwards=work.forwards,
+            clean_margin=None if infinite else self.clean.margins[index],
+            margin=None if infinite else self.clean.margins[index],
+            forwards=1,
             backwards=0,
             zero_gradient_steps=0,
             error="non-finite logits on the clean image" if infinite else None,
+            clean_rank=None if infinite else self.clean.ranks[index],
+            rank=None if infinite else self.clean.ranks[index],
         )
 
 

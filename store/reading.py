@@ -36,6 +36,8 @@ def outcome_schema() -> pa.Schema:
             pa.field("backwards", pa.int32(), nullable=False),
             pa.field("zero_gradient_steps", pa.int32(), nullable=False),
             pa.field("error", pa.string()),
+            pa.field("clean_rank", pa.int32()),
+            pa.field("rank", pa.int32()),
         ]
     )
 
@@ -53,10 +55,11 @@ def evaluation_rows(store: Store, ids: Sequence[str]) -> list[dict[str, Any]]:
         table = con.sql(
             f"""
             SELECT t.* REPLACE (k.config AS attack), t.attack AS attack_name, e.preprocessing,
-                e.finished_at, e.hostname
+                e.finished_at, e.hostname, d.n_classes
             FROM measured AS t
             JOIN evaluations AS e USING (evaluation_id)
             JOIN attacks AS k ON k.attack_id = e.attack_id
+            LEFT JOIN datasets AS d ON d.dataset_id = e.dataset_id
             WHERE t.evaluation_id IN ({", ".join("?" * len(ids))})
             """,
             params=list(ids),

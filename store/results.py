@@ -73,6 +73,8 @@ _SESSION = ("device", "precision", "software_version", "torch_version", "engine_
 
 #: The counts of an evaluation as aggregates of its outcomes. Examples that break soon are done first, so verdicts are
 #: counted only up to the first example that is missing: any other part of an unfinished evaluation would be biased.
+#: Top-5 counts need every rank; robust ones an attack that does not stop where the top-1 class changes, be it at an
+#: iterate or after a restart.
 _AGGREGATES = f"""
     WITH asked AS (
         SELECT unnest(examples) AS example, generate_subscripts(examples, 1) AS position
@@ -86,7 +88,12 @@ _AGGREGATES = f"""
         SELECT coalesce(min(position), (SELECT count(*) + 1 FROM asked)) AS first
         FROM asked ANTI JOIN done USING (example)
     ),
-    marked AS (SELECT done.*, coalesce(position < first, false) AS counted FROM done, missing)
+    marked AS (SELECT done.*, coalesce(position < first, false) AS counted FROM done, missing),
+    to_the_end AS (
+        SELECT verdict = 'last' AND restarts = 1
+        FROM attacks JOIN evaluations USING (attack_id)
+        WHERE evaluation_id = $id
+    )
     SELECT
         count(*) AS n_done,
         count(*) FILTER (counted) AS n_counted,
@@ -96,7 +103,12 @@ _AGGREGATES = f"""
         count(*) FILTER (counted AND abs(margin) < {BORDERLINE_MARGIN}) AS n_borderline,
         count(*) FILTER (counted AND zero_gradient_steps > 0) AS n_zero_gradient,
         coalesce(sum(forwards), 0)::BIGINT AS forwards,
-        coalesce(sum(backwards), 0)::BIGINT AS backwards
+        coalesce(sum(backwards), 0)::BIGINT AS backwards,
+        CASE WHEN bool_and(clean_rank IS NOT NULL) FILTER (counted AND error IS NULL)
+            THEN count(*) FILTER (counted AND error IS NULL AND clean_rank <= 5) END AS n_clean_top5,
+        CASE WHEN (FROM to_the_end)
+            AND bool_and(clean_rank IS NOT NULL AND rank IS NOT NULL) FILTER (counted AND error IS NULL)
+            THEN count(*) FILTER (counted AND error IS NULL AND clean_rank <= 5 AND rank <= 5) END AS n_robust_top5
     FROM marked
 """
 _COUNTS = (
@@ -109,6 +121,8 @@ _COUNTS = (
     "n_zero_gradient",
     "forwards",
     "backwards",
+    "n_clean_top5",
+    "n_robust_top5",
 )
 
 

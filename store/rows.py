@@ -122,7 +122,8 @@ class OpenedEvaluation:
 @dataclass(frozen=True, kw_only=True)
 class Counts:
     """Totals of an evaluation after a batch. `n_new` is what the batch added; verdicts are counted over the `n_counted`
-    examples before the first one that is missing, the passes over all that are done."""
+    examples before the first one that is missing, the passes over all that are done. Top-5 counts are None where ranks
+    are missing or the attack does not settle them."""
 
     n_new: int
     n_requested: int
@@ -136,6 +137,8 @@ class Counts:
     forwards: int
     backwards: int
     seconds: float
+    n_clean_top5: int | None = None
+    n_robust_top5: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,7 @@ def _model(sheet: _Sheet, rows: Sequence[Mapping[str, Any]]) -> None:
     )
     clean = f"{one_decimal(row['clean_accuracy'])} %" + (f", top-{row['top_k']}" if (row["top_k"] or 1) > 1 else "")
     sheet.line("clean", clean + _spread(row["clean_std"]))
+    sheet.line("top-5", _top5(row["clean_top5_accuracy"], "clean"))
     sheet.line("data", row["dataset_id"] or row["dataset"])
     if row["n_examples"] is not None:
         whole = row["n_examples"] == row["n_requested"]
@@ -111,6 +112,7 @@ def _attack(sheet: _Sheet, row: Mapping[str, Any]) -> None:
         else f"   {interval(row['robust_accuracy_low'], row['robust_accuracy_high'])}"
     )
     sheet.line("robust", f"{one_decimal(row['robust_accuracy'])} %{_spread(row['robust_std'])}{between}{counts}")
+    sheet.line("top-5", _top5(row["robust_top5_accuracy"], "robust"))
     sheet.line("HRS", one_decimal(row["hrs"]))
     if row["pp_hrs"] is not None:
         sheet.line("PP-HRS", f"{one_decimal(row['pp_hrs'])} against {row['pp_hrs_baseline']}")
@@ -201,6 +203,10 @@ def _steps(steps: int | None, size: float | None) -> str | None:
         return None
     of = f" of {size * 255:.3g}/255" if size is not None else ""
     return f"{steps} step{'s' * (steps != 1)}{of}"
+
+
+def _top5(accuracy: float | None, what: str) -> str | None:
+    return None if accuracy is None else f"{one_decimal(accuracy)} % {what}"
 
 
 def _spread(std: float | None) -> str:

@@ -39,6 +39,7 @@ class Work:
     label: int
     clean_prediction: int
     clean_margin: float
+    clean_rank: int
     restart: int = 0
     step: int = 0
     forwards: int = 1
@@ -53,7 +54,8 @@ class Outcome:
     `forwards` and `backwards` are the passes spent on this example, its clean prediction included: the same whatever
     the number of slots. Rows of idle slots are the engine's (`SlotEngine.rows_forward`). `broken_at_step` is 0 when
     the start itself fooled the model, and None when the example is robust or was misclassified without any attack.
-    Margins are z_label - max other logit. `distance` is in the attack's norm and threat space.
+    Margins are z_label - max other logit, ranks the place of the label among the classes by logit, 1 for the predicted
+    one; those without `clean_` are of the iterate that decided. `distance` is in the attack's norm and threat space.
     """
 
     example: int
@@ -71,6 +73,8 @@ class Outcome:
     backwards: int
     zero_gradient_steps: int
     error: str | None = None
+    clean_rank: int | None = None
+    rank: int | None = None
 
 
 @dataclass
@@ -150,6 +154,23 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], float("-inf")).amax(1)
     return own - others
+
+
+def ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """Place of the label among the classes by falling logit (n,), int64: 1 where it is predicted.
+
+    Of equal logits the lower class comes first, as for argmax. Means nothing where a logit is NaN.
+    """
+    own = logits.gather(1, labels[:, None])
+    lower_class = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    return 1 + ((logits > own) | ((logits == own) & lower_class)).sum(1)
+
+
+def judgements(logits: Tensor, labels: Tensor) -> tuple[list[int], list[int], list[int]]:
+    """What the host decides on, in one transfer: predicted class, rank of the label, and 1 where all is finite."""
+    finite = torch.isfinite(logits).all(1).long()
+    predictions, rank, whole = torch.stack([logits.argmax(1), ranks(logits, labels), finite]).tolist()
+    return predictions, rank, whole
 
 
 class SlotEngine:
@@ -346,8 +367,7 @@ class SlotEngine:
         return self._outcomes(leaving, x[rows], self._clean(leaving), logits[rows], labels[rows])
 
     def _outcomes(self, works: list[Work], x: Tensor, clean: Tensor, logits: Tensor, labels: Tensor) -> list[Outcome]:
-        predictions = logits.argmax(1).tolist()
-        finite = torch.isfinite(logits).all(1).tolist()
+        predictions, rank, finite = judgements(logits, labels)
         margin = margins(logits, labels).tolist()
         distance = (x - clean).abs().flatten(1).amax(1).tolist()
         limit = self.attack.spec.eps.value + BALL_TOLERANCE
@@ -378,6 +398,8 @@ class SlotEngine:
                     backwards=work.backwards,
                     zero_gradient_steps=work.zero_gradient_steps,
                     error=error,
+                    clean_rank=work.clean_rank,
+                    rank=rank[row] if finite[row] else None,
                 )
             )
         return found

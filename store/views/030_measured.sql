@@ -24,7 +24,9 @@ counted AS (
     SELECT
         *,
         accuracy(n_clean_correct, n_counted - n_errors) AS clean_accuracy,
-        accuracy(n_robust, n_counted - n_errors) AS robust_accuracy
+        accuracy(n_robust, n_counted - n_errors) AS robust_accuracy,
+        accuracy(n_clean_top5, n_counted - n_errors) AS clean_top5_accuracy,
+        accuracy(n_robust_top5, n_counted - n_errors) AS robust_top5_accuracy
     FROM evaluations
 )
 SELECT
@@ -59,6 +61,8 @@ SELECT
     e.robust_accuracy,
     wilson_low(e.n_robust, e.n_counted - e.n_errors) AS robust_accuracy_low,
     wilson_high(e.n_robust, e.n_counted - e.n_errors) AS robust_accuracy_high,
+    e.clean_top5_accuracy,
+    e.robust_top5_accuracy,
     hrs(e.clean_accuracy, e.robust_accuracy) AS hrs,
     pp_hrs(e.clean_accuracy, e.robust_accuracy, m.params, coalesce(same.params, smallest.params)) AS pp_hrs,
     coalesce(same.architecture_id, smallest.architecture_id) AS pp_hrs_baseline,
@@ -126,6 +130,8 @@ COMMENT ON COLUMN measured.clean_accuracy IS 'Accuracy without attack in percent
 COMMENT ON COLUMN measured.robust_accuracy IS 'Accuracy under the attack in percent, over the examples done without an error.';
 COMMENT ON COLUMN measured.robust_accuracy_low IS 'Lower end of the 95 % Wilson interval of the robust accuracy, in percent: uncertainty from the choice of examples only.';
 COMMENT ON COLUMN measured.robust_accuracy_high IS 'Upper end of the 95 % Wilson interval of the robust accuracy, in percent.';
+COMMENT ON COLUMN measured.clean_top5_accuracy IS 'Percent of the examples done without an error whose label is among the five best classes without attack; empty where ranks were not recorded.';
+COMMENT ON COLUMN measured.robust_top5_accuracy IS 'Percent of the examples done without an error whose label is among the five best classes without and under the attack; only for the verdict last with one restart (see evaluations.n_robust_top5).';
 COMMENT ON COLUMN measured.hrs IS 'Harmonic robustness score of clean and robust accuracy under this attack, in percent; the study takes PGD.';
 COMMENT ON COLUMN measured.pp_hrs IS 'Per-parameter HRS against pp_hrs_baseline; empty when the line has no baseline with known parameters on the dataset.';
 COMMENT ON COLUMN measured.pp_hrs_baseline IS 'Architecture whose parameters pp_hrs compares to: the baseline of the line with the same options if there is such a model, else its smallest.';

@@ -92,6 +92,8 @@ COMMENT ON COLUMN tradeoff.robust_accuracy IS 'Accuracy under the attack in perc
 COMMENT ON COLUMN tradeoff.robust_std IS 'Standard deviation over published runs, in points.';
 COMMENT ON COLUMN tradeoff.robust_accuracy_low IS 'Lower end of the 95 % Wilson interval of the robust accuracy, in percent: uncertainty from the choice of examples only.';
 COMMENT ON COLUMN tradeoff.robust_accuracy_high IS 'Upper end of the 95 % Wilson interval of the robust accuracy, in percent.';
+COMMENT ON COLUMN tradeoff.clean_top5_accuracy IS 'Percent of the examples done without an error whose label is among the five best classes without attack; empty where ranks were not recorded; empty for published rows (see top_k).';
+COMMENT ON COLUMN tradeoff.robust_top5_accuracy IS 'Percent of the examples done without an error whose label is among the five best classes without and under the attack; only for the verdict last with one restart (see evaluations.n_robust_top5); empty for published rows (see top_k).';
 COMMENT ON COLUMN tradeoff.hrs IS 'Harmonic robustness score of clean and robust accuracy under this attack, in percent; the study takes PGD.';
 COMMENT ON COLUMN tradeoff.pp_hrs IS 'Per-parameter HRS against pp_hrs_baseline; empty when the line has no baseline with known parameters on the dataset.';
 COMMENT ON COLUMN tradeoff.pp_hrs_baseline IS 'Architecture whose parameters pp_hrs compares to: the baseline of the line with the same options if there is such a model, else its smallest.';

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from models.attacks import registry
-from models.attacks.engine import Outcome
+from models.attacks.engine import Outcome, ranks
 from models.classifier import Classifier, buffers_digest
 from models.datasets import registry as datasets
 from models.errors import EvaluationError
@@ -241,6 +241,71 @@ def test_random_start_is_uniform_in_the_ball_and_clamped() -> None:
     assert (expected - empirical).abs().max() < 1.63 / math.sqrt(len(ranks))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    logits=st.integers(1, 12).flatmap(
+        lambda classes: st.lists(st.lists(st.integers(-2, 2), min_size=classes, max_size=classes), min_size=1)
+    ),
+    data=st.data(),
+)
+def test_rank_is_the_place_in_the_order_that_argmax_begins(logits: list[list[int]], data: st.DataObject) -> None:
+    """Whole numbers from a small range: most rows have ties, which the lower class wins."""
+    labels = [data.draw(st.integers(0, len(row) - 1)) for row in logits]
+    expected = [
+        1 + sorted(range(len(row)), key=lambda k, row=row: (-row[k], k)).index(label)  # type: ignore[misc]
+        for row, label in zip(logits, labels, strict=True)
+    ]
+    z, y = torch.tensor(logits, dtype=torch.float32), torch.tensor(labels)
+    assert ranks(z, y).tolist() == expected
+    assert ((ranks(z, y) == 1) == (z.argmax(1) == y)).all()
+
+
+def many_classes() -> tuple[Linear, Tensor, Tensor]:
+    """A linear model of 30 classes with labels anywhere in its ten best classes."""
+    network, images, best = linear_problem(5, 120, 16, 30)
+    order = network(images).topk(10).indices
+    labels = order.gather(1, torch.randint(0, 10, (120, 1), generator=torch.Generator().manual_seed(0))).squeeze(1)
+    assert 5 < int((labels == best).sum()) < 60
+    return network, images, labels
+
+
+def in_top(k: int, logits: Tensor, labels: Tensor) -> list[bool]:
+    found: list[bool] = (logits.topk(k).indices == labels[:, None]).any(1).tolist()
+    return found
+
+
+@pytest.mark.parametrize("slots", [7, 64])
+def test_ranks_of_an_evaluation_are_those_of_topk(slots: int) -> None:
+    """FGSM to its end, written out by hand here."""
+    network, images, labels = many_classes()
+    evaluator = Evaluator(classifier_of(network, classes=30), examples_of(images, labels, 30), slots=slots)
+    found = outcomes(evaluator, attack("fgsm", eps="2/255", verdict="last"), range(120))
+    x = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(network(x), labels, reduction="sum"), x)
+    with torch.no_grad():
+        clean, attacked = network(images), network((images + 2 / 255 * gradient.sign()).clamp(0, 1))
+    for k in (1, 5, 10):
+        assert [found[i].clean_rank <= k for i in range(120)] == in_top(k, clean, labels)  # type: ignore[operator]
+        assert [found[i].rank <= k for i in range(120)] == in_top(k, attacked, labels)  # type: ignore[operator]
+    robust_5 = {i for i, o in found.items() if o.clean_rank <= 5 and o.rank <= 5}  # type: ignore[operator]
+    assert robust(found) < robust_5 < set(range(120))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("verdict", ["worst", "last"])
+def test_rank_1_is_the_prediction_and_what_is_not_attacked_keeps_its_rank(name: str, verdict: str) -> None:
+    network, images, labels = many_classes()
+    evaluator = Evaluator(classifier_of(network, classes=30), examples_of(images, labels, 30), slots=16)
+    found = outcomes(evaluator, attack(name, eps="4/255", verdict=verdict), range(120))
+    for outcome in found.values():
+        assert (outcome.clean_rank == 1) == outcome.clean_correct
+        assert (outcome.rank == 1) == (outcome.adversarial_prediction == outcome.label)
+        if verdict == "worst" and not outcome.clean_correct:
+            assert outcome.rank == outcome.clean_rank
+    moved = sum(o.rank != o.clean_rank for o in found.values() if not o.clean_correct)
+    assert (moved > 20) == (verdict == "last")
+
+
 class TestModelsThatMisbehave:
     """Right verdict or a clear refusal, never a silent number."""
 
@@ -292,6 +357,9 @@ class TestModelsThatMisbehave:
         assert all(found[i].robust is None for i in errors)  # type: ignore[attr-defined]
         means = datasets.load("digits", "test").images[:32].reshape(32, -1).mean(1)
         assert {i for i in range(32) if means[i] > 0.31} <= errors
+        assert {i for i, o in found.items() if o.rank is None} == errors  # type: ignore[attr-defined]
+        unattacked = {i for i, o in found.items() if o.clean_rank is None}  # type: ignore[attr-defined]
+        assert unattacked == {i for i in range(32) if means[i] > 0.31}
 
     def test_model_that_changes_its_statistics_is_refused(self) -> None:
         class Cheats(nn.Module):

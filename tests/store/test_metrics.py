@@ -146,6 +146,8 @@ class TestPublished:
     def test_top_5_figures_say_so(self, con: duckdb.DuckDBPyConnection) -> None:
         rows = con.execute("SELECT dataset, top_k FROM tradeoff GROUP BY ALL ORDER BY ALL").fetchall()
         assert rows == [("cifar10", 1), ("cifar100", 1), ("flowers102", 1), ("imagenet", 5)]
+        ours = con.execute("SELECT count(clean_top5_accuracy), count(robust_top5_accuracy) FROM tradeoff").fetchall()
+        assert ours == [(0, 0)]
 
     def test_every_architecture_has_a_lineage_and_baselines_exist(self, con: duckdb.DuckDBPyConnection) -> None:
         assert con.execute("SELECT count(*) FROM published_results WHERE lineage IS NULL").fetchall() == [(0,)]

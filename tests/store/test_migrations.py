@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -80,6 +81,47 @@ def test_a_migration_that_fails_changes_nothing(used: Store, monkeypatch: pytest
     assert applied(used) == [*(m.name for m in REAL), "900_colour"]
     assert "size" not in columns(used, "models")
     assert evaluation_rows(used, ["e1"]) == before
+
+
+@pytest.mark.parametrize("how", ["ensure", "read", "write"])
+def test_a_store_from_before_the_ranks_keeps_its_rows(tmp_path: Path, visit: Visit, how: str) -> None:
+    first = REAL[0]
+    assert first.name == "001_initial"
+    store = Store(tmp_path / "old.duckdb")
+    with duckdb.connect(store.path) as con:
+        con.execute(first.sql)
+        con.execute("INSERT INTO schema_migrations VALUES (?, now()::TIMESTAMP, '0.1', ?)", [first.name, first.sha256])
+        con.execute("CREATE VIEW measured AS SELECT * FROM evaluations")
+        con.execute("INSERT INTO store_properties VALUES ('reference_objects', 'VIEW IF EXISTS \"measured\"')")
+        con.execute("INSERT INTO subsets VALUES ('both', [0, 1])")
+        con.execute(
+            """
+            INSERT INTO evaluations BY NAME SELECT
+                'e1' AS evaluation_id, 'm' AS model_sha256, 'd' AS dataset_id, 'a' AS attack_id, '{}' AS preprocessing,
+                2 AS n_requested, 'both' AS subset_digest, 'partial' AS status, 1 AS n_done, 1 AS n_counted,
+                1 AS n_clean_correct, 1 AS n_robust, [] AS warnings, 'cpu' AS device, 'float32' AS "precision",
+                '0.1' AS software_version, '2.9' AS torch_version, 1 AS engine_revision,
+                now()::TIMESTAMP AS started_at, now()::TIMESTAMP AS updated_at
+            """
+        )
+        con.execute(
+            """
+            INSERT INTO outcomes BY NAME SELECT
+                'e1' AS evaluation_id, 0 AS example, 3 AS label, 3 AS clean_prediction, 3 AS adversarial_prediction,
+                true AS clean_correct, true AS robust, 2 AS forwards, 1 AS backwards, 0 AS zero_gradient_steps
+            """
+        )
+        before = [con.execute(f"FROM {table}").fetchall() for table in ("evaluations", "outcomes")]
+    visit(store, how)
+    assert applied(store) == [m.name for m in REAL]
+    with store.read() as con:
+        after = [con.execute(f"FROM {table}").fetchall() for table in ("evaluations", "outcomes")]
+        assert after == [[(*row, None, None) for row in rows] for rows in before]
+        measured = "SELECT robust_accuracy, clean_top5_accuracy, robust_top5_accuracy FROM tradeoff WHERE evaluation_id"
+        assert con.execute(f"{measured} = 'e1'").fetchall() == [(100, None, None)]
+    # It goes on where it was; what it has from before leaves its top-5 counts empty.
+    counts = append_outcomes(store, "e1", batch([1], clean_rank=1, rank=1), seconds=1)
+    assert (counts.n_counted, counts.n_clean_top5, counts.n_robust_top5) == (2, None, None)
 
 
 @pytest.mark.parametrize("how", ["ensure", "read", "write"])

@@ -7,7 +7,7 @@ import json
 import math
 import random
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -299,6 +299,83 @@ finish_evaluation(store, opened.evaluation_id, status="complete")
         assert outcomes(store, "e1") == batch(range(100))
         assert_counts_equal_outcomes(store, "e1")
         assert query(store, "SELECT status, n_done FROM evaluations") == [("complete", 100)]
+
+
+class TestTop5:
+    """Clean ranks 1 to 7 and ranks 1 to 9 in turn; every seventh example has no verdict (see `batch`)."""
+
+    @staticmethod
+    def ranked(examples: Iterable[int], **changes: Any) -> pa.Table:
+        rows = [
+            row
+            | {"clean_rank": 1 + row["example"] % 7, "rank": None if row["error"] else 1 + row["example"] % 9}
+            | changes
+            for row in batch(examples).to_pylist()
+        ]
+        return pa.Table.from_pylist(rows, schema=outcome_schema())
+
+    @staticmethod
+    def begin(store: Store, name: str = "e1", **changes: Any) -> dict[str, Any]:
+        identity = f"attack of {name}"
+        rows = request(name, attack_id=identity)
+        rows["attack"] = attack(attack_id=identity, **({"verdict": "last"} | changes))
+        open_evaluation(store, **rows)
+        return rows
+
+    def test_counts_by_hand(self, store: Store) -> None:
+        self.begin(store)
+        counts = append_outcomes(store, "e1", self.ranked([*range(40), *range(60, 80)]), seconds=1)
+        judged = [i for i in range(40) if i % 7 != 3]  # 40 is missing: what comes after it does not count yet
+        clean = [i for i in judged if i % 7 < 5]
+        both = [i for i in clean if i % 9 < 5]
+        assert (counts.n_counted, counts.n_clean_top5, counts.n_robust_top5) == (40, len(clean), len(both))
+        assert 0 < len(both) < len(clean) < len(judged)
+        by_hand = """
+            SELECT count(*) FILTER (clean_rank <= 5), count(*) FILTER (clean_rank <= 5 AND rank <= 5)
+            FROM outcomes WHERE example < 40 AND error IS NULL
+        """
+        assert query(store, by_hand) == query(store, "SELECT n_clean_top5, n_robust_top5 FROM evaluations")
+        (row,) = evaluation_rows(store, ["e1"])
+        assert row["clean_top5_accuracy"] == pytest.approx(100 * len(clean) / len(judged))
+        assert row["robust_top5_accuracy"] == pytest.approx(100 * len(both) / len(judged))
+        assert outcomes(store, "e1").column("clean_rank").to_pylist()[:3] == [1, 2, 3]
+
+    @pytest.mark.parametrize("changes", [{"verdict": "worst"}, {"restarts": 2}], ids=str)
+    def test_an_attack_that_stops_at_top_1_says_nothing_of_robust_top_5(
+        self, store: Store, changes: dict[str, Any]
+    ) -> None:
+        self.begin(store, **changes)
+        counts = append_outcomes(store, "e1", self.ranked(range(10)), seconds=1)
+        assert (counts.n_clean_top5, counts.n_robust_top5) == (7, None)
+        (row,) = evaluation_rows(store, ["e1"])
+        assert (row["clean_top5_accuracy"], row["robust_top5_accuracy"]) == (pytest.approx(100 * 7 / 9), None)
+
+    def test_without_every_rank_there_is_no_count(self, store: Store) -> None:
+        self.begin(store)
+        nothing = append_outcomes(store, "e1", self.ranked([]), seconds=1)
+        assert (nothing.n_clean_top5, nothing.n_robust_top5) == (None, None)
+        without = batch([0, 1]).drop_columns(["clean_rank", "rank"])  # as a writer that knows no ranks
+        counts = append_outcomes(store, "e1", without, seconds=1)
+        assert (counts.n_counted, counts.n_clean_top5, counts.n_robust_top5) == (2, None, None)
+        counts = append_outcomes(store, "e1", self.ranked(range(2, 20)), seconds=1)
+        assert (counts.n_counted, counts.n_clean_top5, counts.n_robust_top5) == (20, None, None)
+        (row,) = evaluation_rows(store, ["e1"])
+        assert (row["clean_top5_accuracy"], row["robust_top5_accuracy"]) == (None, None)
+        self.begin(store, "e2")
+        counts = append_outcomes(store, "e2", self.ranked(range(20), rank=None), seconds=1)
+        assert (counts.n_clean_top5, counts.n_robust_top5) == (12, None)
+
+    def test_a_rerun_fills_what_was_measured_without_ranks(self, store: Store) -> None:
+        rows = self.begin(store)
+        append_outcomes(store, "e1", batch(range(100)), seconds=1)
+        finish_evaluation(store, "e1", status="complete")
+        opened = open_evaluation(store, **rows, force=True)
+        counts = append_outcomes(store, opened.evaluation_id, self.ranked(range(100)), seconds=1)
+        done = finish_evaluation(store, opened.evaluation_id, status="complete")
+        assert (done.replaced, done.n_changed) == (True, 0)
+        assert counts.n_robust_top5
+        stored = query(store, "SELECT evaluation_id, n_clean_top5, n_robust_top5 FROM evaluations")
+        assert stored == [("e1", counts.n_clean_top5, counts.n_robust_top5)]
 
 
 class TestFinish:
