@@ -1,29 +1,42 @@
 """What weight files there are and what they say about themselves, read from their headers without torch.
 
 A file of ours is safetensors with a JSON record in its header: architecture, dataset, normalisation, recipe, accuracy
-and the SHA-256 of its tensors. Nothing in a header is ever executed.
+and the SHA-256 of its tensors. A record is data from wherever the file came from: nothing in it is ever executed, and
+no name in it makes anything be imported.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from models.errors import WeightsError
+from models.architectures import definitions, registry
+from models.architectures.definitions import Definition
+from models.errors import InvalidSpec, WeightsError
 from models.specs import ArchitectureSpec, Preprocessing, canonical_json
 
 FORMAT = "nasrob-weights-1"
 _KEY = "nasrob"
 _MAX_HEADER = 100_000_000
 
+#: Names that a record may use by itself: the registry's, and those of the two packages of networks. Anything else, such
+#: as `package.module:factory`, would import code that a file has no business to choose.
+_PLAIN_NAME = re.compile(r"((torchvision|timm):[\w.-]+|[a-z0-9][a-z0-9-]*)", re.ASCII)
+
 
 @dataclass(frozen=True)
 class WeightsRecord:
-    """What a weights file says about itself. Accuracies in percent; `seed` is the training seed."""
+    """What a weights file says about itself. Accuracies in percent; `seed` is the training seed.
+
+    `definition` is what the search found, where the architecture has such, so that the file can be used where nobody
+    has heard of it. `geometry` says how images were brought to the network's size, None for images as they are. Weights
+    from elsewhere have the SHA-256 of the file they came in and, in `source`, where that was found.
+    """
 
     architecture: str
     dataset: str
@@ -41,6 +54,29 @@ class WeightsRecord:
     clean_examples: int | None = None
     software_version: str = ""
     created_at: str = ""
+    name: str | None = None
+    definition: dict[str, Any] | None = None
+    geometry: str | None = None
+    source: str | None = None
+    source_sha256: str | None = None
+
+    def check(self) -> None:
+        """Raise `ValueError` or `InvalidSpec` for values of other kinds than they are declared."""
+        texts = (self.architecture, self.dataset, self.dataset_fingerprint, self.tensors_sha256, self.origin)
+        maybe_texts = (self.recipe_name, self.name, self.geometry, self.source, self.source_sha256)
+        numbers = (self.num_classes, self.in_channels)
+        for values, kinds in (
+            ((*texts, self.software_version, self.created_at), str),
+            (maybe_texts, str | None),
+            (numbers, int),
+            ((self.seed, self.clean_examples), int | None),
+            ((self.clean_accuracy, *self.mean, *self.std), int | float | None),
+            ((self.recipe, self.definition), dict | None),
+        ):
+            for value in values:
+                if not isinstance(value, kinds):
+                    raise ValueError(f"{value!r} is not what belongs there")
+        Preprocessing(self.mean, self.std)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -65,7 +101,7 @@ class WeightsRecord:
             known = {f.name for f in fields(cls)}
             values: dict[str, Any] = {k: tuple(v) if k in ("mean", "std") else v for k, v in raw.items() if k in known}
             record = cls(**values)
-            Preprocessing(record.mean, record.std)
+            record.check()
         except Exception as error:
             raise WeightsError(f"{path} has a damaged record ({error}): get the file again.") from None
         return record
@@ -98,7 +134,7 @@ def read_header(path: Path) -> dict[str, str]:
         if size != 8 + length + end:
             raise ValueError(size)
         return {str(k): str(v) for k, v in metadata.items()}
-    except (ValueError, AttributeError, KeyError, IndexError, TypeError):
+    except (ValueError, AttributeError, KeyError, IndexError, TypeError, RecursionError):
         raise WeightsError(f"{path} is not a safetensors file, or it is cut short: get the file again.") from None
 
 
@@ -128,3 +164,57 @@ def matching(files: Iterable[WeightsFile], architecture: ArchitectureSpec, datas
         if file.record.architecture == architecture.canonical and file.record.dataset == dataset:
             unique.setdefault(file.record.tensors_sha256, file)
     return list(unique.values())
+
+
+def locate(text: str, files: Iterable[WeightsFile]) -> Path:
+    """The file that a person means: a path, or the beginning of the SHA-256 of one of `files`.
+
+    Raises `WeightsError` when there is none, or more than one.
+    """
+    path = Path(text).expanduser()
+    if not path.exists() and len(text) >= 6 and re.fullmatch("[0-9a-fA-F]+", text):
+        found = {f.record.tensors_sha256: f for f in files if f.record.tensors_sha256.startswith(text.lower())}
+        if len(found) > 1:
+            raise WeightsError(f"{len(found)} sets of weights begin with {text}: give more digits.")
+        if not found:
+            raise WeightsError(f"no weights begin with SHA-256 {text}: `nasrob-tui weights` lists what there is.")
+        return next(iter(found.values())).path
+    if not path.exists():
+        raise WeightsError(f"there is no weights file {text}.")
+    if not path.is_file():
+        raise WeightsError(f"{text} is not a file.")
+    return path
+
+
+def architecture_of(record: WeightsRecord, path: Path, *, given: ArchitectureSpec | None = None) -> ArchitectureSpec:
+    """The architecture that a file names. `given` is the one that a person named, which the file's must then be.
+
+    A definition that the file carries is kept, so that its name is known here from now on. Raises `WeightsError` for
+    another architecture than `given`, for a name whose definition is another here than in the file, and for a name that
+    would import a module, unless it is the very one that was given.
+    """
+    text = record.architecture
+    if given is not None and given.canonical == text and not _PLAIN_NAME.fullmatch(given.name):
+        return given
+    name = text.partition("@")[0]
+    if not _PLAIN_NAME.fullmatch(name):
+        raise WeightsError(
+            f"{path} says that its architecture is {text!r}, which is code from outside: name it with --arch if you "
+            "trust it."
+        )
+    try:
+        carried = Definition.from_dict(record.definition) if record.definition is not None else None
+        if carried is not None and carried.name == name:
+            definitions.remember(carried)
+        here = registry.find(name).definition
+        named = registry.parse_architecture(text)
+    except InvalidSpec as error:
+        raise WeightsError(f"{path} names an architecture that is not known here: {error}") from None
+    if carried is not None and here != carried:
+        raise WeightsError(
+            f"{path} was made for another {name} than the one known here: its definition differs. Name an "
+            "architecture with --arch and add the file again."
+        )
+    if given is not None and given != named:
+        raise WeightsError(f"{path} holds weights of {named.canonical}, not of {given.canonical}.")
+    return named

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from models.architectures import registry
@@ -18,9 +15,10 @@ from models.classifier import Classifier, tensors_sha256
 from models.datasets.registry import Dataset
 from models.errors import OutputError, WeightsError
 from models.specs import ArchitectureSpec, Preprocessing
-from models.weights.catalogue import WeightsRecord, read_record
-
-AUXILIARY_PREFIX = "auxiliary_head."
+from models.weights import containers
+from models.weights.catalogue import WeightsRecord, architecture_of, read_record
+from models.weights.containers import Contents
+from models.weights.fit import Expected, Fit, cast, is_auxiliary, match
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,8 @@ class LoadedModel:
     sha256: str
     path: Path
     record: WeightsRecord | None
+    #: How the file's tensors lie on the network's: what was passed over, renamed or cast. None for a package's weights.
+    fit: Fit | None = None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -53,34 +53,60 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def network_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """The tensors that make a model: its state without the training-only auxiliary head, on the CPU."""
-    state = network.state_dict()
-    return {k: v.detach().cpu().contiguous() for k, v in state.items() if not k.startswith(AUXILIARY_PREFIX)}
+    """The tensors that make a model: its state without the training-only auxiliary head, on the CPU.
+
+    A tensor under two names comes as two: safetensors holds no shared memory, and every name must be there.
+    """
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in network.state_dict().items():
+        if is_auxiliary(name):
+            continue
+        tensor = value.detach().cpu().contiguous()
+        if tensor.numel() and tensor.untyped_storage().data_ptr() in seen:
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        tensors[name] = tensor
+    return tensors
 
 
 def save_weights(path: Path, network: nn.Module, record: WeightsRecord) -> WeightsRecord:
-    """Write the network's tensors with `record`, whose SHA-256 is filled in; returns the completed record."""
+    """Write the network's tensors with `record`, whose SHA-256 and definition are filled in; returns the completed
+    record.
+    """
     tensors = network_tensors(network)
-    record = replace(record, tensors_sha256=tensors_sha256(tensors))
+    definition = registry.find(record.architecture.partition("@")[0]).definition
+    record = replace(
+        record,
+        tensors_sha256=tensors_sha256(tensors),
+        definition=definition.to_dict() if definition is not None else None,
+    )
     write_atomically(path, save(tensors, metadata=record.to_header()))
     return record
 
 
-def load_model(path: Path, architecture: ArchitectureSpec | None, dataset: Dataset) -> LoadedModel:
+def load_model(
+    path: Path,
+    architecture: ArchitectureSpec | None,
+    dataset: Dataset,
+    *,
+    preprocessing: Preprocessing | None = None,
+    entry: str | None = None,
+) -> LoadedModel:
     """Read weights into a classifier for a dataset.
 
-    A file of ours names its architecture; for any other `architecture` must be given. Raises `WeightsError` when the
-    file is damaged, is for another architecture or number of classes, or does not fit key by key.
+    A file of ours names its architecture; for any other `architecture` must be given. `preprocessing` replaces what
+    the file, or else the dataset, says; `entry` chooses among several sets of weights in a checkpoint.
+
+    Raises `WeightsError` when the file is damaged, is for another architecture or number of classes, or does not fit
+    key by key.
     """
     path = Path(path)
     if not path.exists():
         raise WeightsError(f"there is no weights file {path}.")
-    record = read_record(path) if path.suffix == ".safetensors" else None
+    record = read_record(path) if containers.recognise(path) == "safetensors" else None
     if record is not None:
-        named = registry.parse_architecture(record.architecture)
-        if architecture is not None and architecture != named:
-            raise WeightsError(f"{path} holds weights of {named.canonical}, not of {architecture.canonical}.")
-        architecture = named
+        architecture = architecture_of(record, path, given=architecture)
         if (record.num_classes, record.in_channels) != (dataset.n_classes, dataset.image_shape[0]):
             raise WeightsError(
                 f"{path} was made for {record.num_classes} classes and {record.in_channels} channels; "
@@ -88,71 +114,43 @@ def load_model(path: Path, architecture: ArchitectureSpec | None, dataset: Datas
             )
     if architecture is None:
         raise WeightsError(f"{path} does not say which architecture it is for: name it with --arch.")
-    tensors = _read_tensors(path)
-    network = registry.build(architecture, num_classes=dataset.n_classes, in_channels=dataset.image_shape[0])
-    _fit(network, tensors, architecture, path)
-    sha256 = tensors_sha256(network_tensors(network))
-    if record is not None and record.tensors_sha256 != sha256:
+    loaded = model_of(
+        containers.read(path), architecture, dataset, record=record, preprocessing=preprocessing, entry=entry
+    )
+    if record is not None and record.tensors_sha256 != loaded.sha256:
         raise WeightsError(
-            f"{path} is damaged: its tensors have SHA-256 {sha256[:12]}…, its record says "
+            f"{path} is damaged: its tensors have SHA-256 {loaded.sha256[:12]}…, its record says "
             f"{record.tensors_sha256[:12]}…. Get the file again, or train it again."
         )
-    preprocessing = record.preprocessing if record is not None else dataset.preprocessing
+    return loaded
+
+
+def model_of(
+    contents: Contents,
+    architecture: ArchitectureSpec,
+    dataset: Dataset,
+    *,
+    record: WeightsRecord | None = None,
+    preprocessing: Preprocessing | None = None,
+    entry: str | None = None,
+) -> LoadedModel:
+    """The classifier that the contents of a checkpoint make; raises `WeightsError` where they do not fit."""
+    network = registry.build(architecture, num_classes=dataset.n_classes, in_channels=dataset.image_shape[0])
+    expected = Expected.of(network)
+    fit = match(expected, contents, entry=entry)
+    if not fit.fits:
+        raise WeightsError(f"{contents.path} does not fit {architecture.canonical}: tensors {fit.misfit()}.")
+    state = network.state_dict()
+    given = cast(fit, contents, {name: tensor.dtype for name, tensor in state.items()})
+    for name, others in expected.tied.items():
+        if any(name in given and o in given and not torch.equal(given[name], given[o]) for o in others):
+            raise WeightsError(
+                f"{contents.path} holds two different tensors for {name} and {others[0]}, which are one in "
+                f"{architecture.canonical}."
+            )
+    network.load_state_dict(state | given)
+    preprocessing = preprocessing or (record.preprocessing if record is not None else dataset.preprocessing)
     classifier = Classifier(network, preprocessing, dataset.n_classes)
-    return LoadedModel(classifier, architecture, preprocessing, sha256, path, record)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (safetensors.SafetensorError, OSError, ValueError) as error:
-            raise WeightsError(f"cannot read {path}: {error}. The file is damaged; get it again.") from None
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise WeightsError(
-            f"{path} holds more than tensors (a pickled model?), and loading it would run its code. Convert it where "
-            "you trust it: torch.save(model.state_dict(), 'weights.pt')."
-        ) from None
-    except Exception as error:
-        raise WeightsError(f"cannot read {path}: {str(error).partition(chr(10))[0]}.") from None
-    return _find_tensors(content, path)
-
-
-def _find_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a training script saved: bare, or under a usual key; `module.` prefixes come off."""
-    for key in ("state_dict", "model", "net", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise WeightsError(f"{path} holds no state dict: expected names with tensors, bare or under 'state_dict'.")
-    tensors = {str(k): v for k, v in content.items()}
-    if all(k.startswith("module.") for k in tensors):
-        tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
-    return tensors
-
-
-def _fit(network: nn.Module, tensors: dict[str, Tensor], architecture: ArchitectureSpec, path: Path) -> None:
-    expected = network.state_dict()
-    given = {k: v for k, v in tensors.items() if not k.startswith(AUXILIARY_PREFIX)}
-    # Files from before torch 0.4.1 lack these counters, which evaluation does not use.
-    missing = [k for k in expected if k not in given and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in given if k not in expected]
-    misshapen = [k for k in expected if k in given and expected[k].shape != given[k].shape]
-    if missing or unexpected or misshapen:
-        parts = []
-        if missing:
-            parts.append(f"{len(missing)} missing (first: {missing[0]})")
-        if unexpected:
-            parts.append(f"{len(unexpected)} that it does not have (first: {unexpected[0]})")
-        if misshapen:
-            key = misshapen[0]
-            shapes = f"{tuple(given[key].shape)} instead of {tuple(expected[key].shape)}"
-            parts.append(f"{len(misshapen)} of another shape (first: {key}, {shapes})")
-        raise WeightsError(f"{path} does not fit {architecture.canonical}: tensors {'; '.join(parts)}.")
-    for key, tensor in given.items():
-        if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{path} holds non-finite values in {key}: these weights give no valid prediction.")
-    network.load_state_dict({k: given.get(k, expected[k]).to(expected[k].dtype) for k in expected})
+    return LoadedModel(
+        classifier, architecture, preprocessing, tensors_sha256(network_tensors(network)), contents.path, record, fit
+    )
