@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from explorer.cli.options import DeviceOption, FormatOption, SetOption, StoreOption, ThreadsOption
+from explorer.cli.options import (
+    DataRootOption,
+    DeviceOption,
+    DownloadOption,
+    FormatOption,
+    SetOption,
+    StoreOption,
+    ThreadsOption,
+)
 from explorer.render import Column, Format
 
 if TYPE_CHECKING:
@@ -19,9 +27,14 @@ if TYPE_CHECKING:
 
 def command(
     arch: Annotated[list[str] | None, typer.Option("--arch", help="Architecture to train. Repeatable.")] = None,
-    dataset: Annotated[str, typer.Option("--dataset", help="Dataset to train on.")] = "digits",
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="Dataset to train on; at another image size: cifar10@size=64.")
+    ] = "digits",
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="standard or darts [default: the architecture's own].")
+        str | None,
+        typer.Option(
+            "--recipe", help="How to train: `nasrob-tui recipes` lists them [default: the architecture's own]."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs, instead of the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate, instead of the recipe's.")] = None,
@@ -36,6 +49,8 @@ def command(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     set_: SetOption = None,
+    data_root: DataRootOption = None,
+    download: DownloadOption = False,
     out: Annotated[Path | None, typer.Option("--out", help="Weights file to write (one --arch only).")] = None,
     force: Annotated[bool, typer.Option("--force", help="Train again what is trained already.")] = False,
     store: StoreOption = None,
@@ -50,6 +65,7 @@ def command(
     from explorer.errors import ExplorerError
     from explorer.jobs.planning import parse_options
     from models.architectures import registry as architectures
+    from models.architectures.options import scale_of
     from models.datasets import registry as datasets
     from models.devices import check_name
     from models.training import recipes
@@ -64,13 +80,18 @@ def command(
     settings = settings_of.load(store)
     entry = datasets.find(dataset)
     overrides: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
-    overrides |= {key: _value(text) for key, text in parse_options(set_recipe or ()).items()}
+    overrides |= {key: _value(text) for key, text in parse_options(set_recipe or (), flag="--set-recipe").items()}
+    scale = scale_of(entry.image_shape)
     plans = []
     for text in arch:
-        spec = architectures.parse_architecture(text, parse_options(set_ or ()), small=entry.small)
-        chosen = recipe or architectures.find(spec.name).recipe
+        spec = architectures.parse_architecture(text, parse_options(set_ or ()), scale=scale)
+        chosen = recipe or architectures.find(spec.name).recipe_for(scale)
         plans.append((spec, recipes.load(chosen, entry.name, overrides)))
-    rows = [_train(spec, found, entry.name, seed, device, threads, out, force, settings) for spec, found in plans]
+    for split in ("train", "test"):
+        datasets.load(entry.name, split, root=data_root, download=download)
+    rows = [
+        _train(spec, found, entry.name, seed, device, threads, out, force, settings, data_root) for spec, found in plans
+    ]
     columns = [
         Column("architecture", "architecture"),
         Column("dataset", "dataset"),
@@ -87,15 +108,13 @@ def command(
 
 
 def _value(text: str) -> Any:
-    """A recipe value as TOML would read it."""
+    """A recipe value as TOML would read it, or the text itself: `cosine` and `8/255` need no quotes here."""
     import tomllib
-
-    from models.errors import InvalidSpec
 
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        raise InvalidSpec(f"--set-recipe value {text!r} is no number, true or false.") from None
+        return text
 
 
 def _train(
@@ -108,7 +127,10 @@ def _train(
     out: Path | None,
     force: bool,
     settings: Settings,
+    data_root: Path | None,
 ) -> dict[str, Any]:
+    import re
+
     from explorer.jobs import rows
     from models import counting, devices
     from models.datasets import registry as datasets
@@ -118,12 +140,12 @@ def _train(
     from store import Store, results
 
     entry = datasets.find(dataset)
-    examples = datasets.load(entry.name, "train")
+    examples = datasets.load(entry.name, "train", root=data_root)
     plan = loop.TrainingPlan(architecture, entry, recipe, seed, examples.fingerprint)
+    # A factory's name has a colon, which not every file system takes.
+    named = re.sub(r"[^\w.@=,-]+", "-", architecture.canonical)
     path = (
-        out.absolute()
-        if out
-        else settings.weights / entry.name / f"{architecture.canonical}-seed{seed}-{plan.identity[:8]}.safetensors"
+        out.absolute() if out else settings.weights / entry.slug / f"{named}-seed{seed}-{plan.identity[:8]}.safetensors"
     )
     record = catalogue.read_record(path) if path.exists() and not force else None
     if record is not None and (record.architecture, record.recipe, record.seed, record.dataset_fingerprint) == (
@@ -142,7 +164,7 @@ def _train(
     if force:
         checkpoint.unlink(missing_ok=True)
     classifier = _with_progress(plan, examples, where, checkpoint)
-    test = datasets.load(entry.name, "test")
+    test = datasets.load(entry.name, "test", root=data_root)
     record = save_weights(
         path,
         classifier.network,
@@ -154,6 +176,7 @@ def _train(
             in_channels=entry.image_shape[0],
             mean=entry.preprocessing.mean,
             std=entry.preprocessing.std,
+            geometry=entry.geometry.text if entry.geometry else None,
             tensors_sha256="",
             origin="trained",
             recipe_name=recipe.name,
@@ -165,7 +188,7 @@ def _train(
             created_at=rows.utc_now(),
         ),
     )
-    counts = counting.count(architecture, num_classes=entry.n_classes, image_shape=entry.image_shape)
+    counts = counting.of_network(classifier.network, entry.image_shape)
     results.record_model(
         results_store,
         rows.architecture_row(architecture),
@@ -197,6 +220,14 @@ def _with_progress(plan: TrainingPlan, examples: Any, device: str, checkpoint: P
     began = time.monotonic()
     fresh = 0
     said = 0.0
+    warned = False
+
+    def warn(report: EpochReport) -> None:
+        """Say what is wrong when it first happens and when it stays so to the end, not after every epoch."""
+        nonlocal warned
+        if report.warning and (not warned or report.epoch == report.epochs):
+            print(f"{title}: warning: epoch {report.epoch}: {report.warning}", file=sys.stderr, flush=True)
+            warned = True
 
     def left(report: EpochReport) -> str:
         rate = (time.monotonic() - began) / max(fresh, 1)
@@ -204,6 +235,7 @@ def _with_progress(plan: TrainingPlan, examples: Any, device: str, checkpoint: P
 
     def line(report: EpochReport) -> None:
         nonlocal fresh, said
+        warn(report)
         if report.resumed:
             print(f"{title}: resuming after epoch {report.epoch} of {report.epochs}", file=sys.stderr)
             return
@@ -236,6 +268,7 @@ def _with_progress(plan: TrainingPlan, examples: Any, device: str, checkpoint: P
             def show(report: EpochReport) -> None:
                 nonlocal fresh
                 fresh += not report.resumed
+                warn(report)
                 state = f"loss {report.loss:.3f}, train {report.accuracy:.1f} %"
                 bar.update(
                     task, completed=report.epoch, state=state + (f", {left(report)} left" if fresh else ", resumed")

@@ -1,80 +1,80 @@
-"""Training recipes as data, torch-free."""
+"""Training recipes as data, torch-free: one TOML file each, with its source and what differs on a dataset."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from models.errors import InvalidSpec, UnknownName
+from models.errors import UnknownName
+from models.training.recipes.recipe import Recipe, settings
+
+__all__ = ["Recipe", "RecipeEntry", "entries", "find", "load", "names", "settings"]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a network is trained: SGD with a cosine schedule to zero, per epoch.
-
-    `crop`, `mirror`, `cutout` switch augmentations on where the dataset allows them (its registry entry says by how
-    many pixels, and that digits are not mirrored). `gradient_clip` is the L2 norm, 0 for none. `drop_path` rises
-    linearly to its value.
-    """
+class RecipeEntry:
+    """A recipe file: `values` as published, and by dataset what is different there."""
 
     name: str
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    crop: bool
-    mirror: bool
-    cutout: bool
-    label_smoothing: float
-    gradient_clip: float
-    auxiliary_weight: float
-    drop_path: float
-
-    def __post_init__(self) -> None:
-        positive = {"epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr}
-        for key, value in positive.items():
-            if value <= 0:
-                raise InvalidSpec(f"{key} must be positive, not {value}.")
-        fractions = {"momentum": self.momentum, "drop_path": self.drop_path, "label_smoothing": self.label_smoothing}
-        for key, value in fractions.items():
-            if not 0 <= value < 1:
-                raise InvalidSpec(f"{key} must be from 0 to below 1, not {value}.")
-        for key, value in {"weight_decay": self.weight_decay, "gradient_clip": self.gradient_clip}.items():
-            if value < 0:
-                raise InvalidSpec(f"{key} must not be negative, not {value}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    description: str
+    source: str
+    values: Mapping[str, Any]
+    datasets: Mapping[str, Mapping[str, Any]]
 
 
 @cache
-def _read() -> dict[str, dict[str, Any]]:
+def entries() -> dict[str, RecipeEntry]:
+    """All recipes by name. A file may be `like` another and then only says what differs from it."""
     folder = resources.files("models.training.recipes")
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
-    return {f.name.removesuffix(".toml"): tomllib.loads(f.read_text(encoding="utf-8")) for f in files}
+    files = {f.name.removesuffix(".toml"): f for f in folder.iterdir() if f.name.endswith(".toml")}
+    raw = {name: tomllib.loads(files[name].read_text(encoding="utf-8")) for name in sorted(files)}
+
+    def entry(name: str) -> RecipeEntry:
+        content = raw[name]
+        like = entry(content["like"]) if "like" in content else None
+        own: dict[str, dict[str, Any]] = content.get("datasets", {})
+        inherited = like.datasets if like else {}
+        return RecipeEntry(
+            name=name,
+            description=content["description"],
+            source=content["source"],
+            values={**(like.values if like else {}), **content.get("recipe", {})},
+            datasets={d: {**inherited.get(d, {}), **own.get(d, {})} for d in (*inherited, *own)},
+        )
+
+    return {name: entry(name) for name in raw}
 
 
 def names() -> list[str]:
-    return list(_read())
+    return list(entries())
 
 
-def load(name: str, dataset: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe as it applies to a dataset, with overrides key by key (None: not overridden)."""
-    known = _read()
-    if name not in known:
-        raise UnknownName("recipe", name, known, listing="nasrob-tui train --help")
-    values: dict[str, Any] = {**known[name]["recipe"], **known[name].get("datasets", {}).get(dataset, {})}
-    allowed = {f.name for f in fields(Recipe)} - {"name"}
+def find(name: str) -> RecipeEntry:
+    """The recipe called `name`, in any case; raises `UnknownName` with the nearest known names."""
+    wanted = name.strip().lower().replace("_", "-")
+    if wanted not in entries():
+        raise UnknownName("recipe", name, entries(), listing="nasrob-tui recipes")
+    return entries()[wanted]
+
+
+def load(name: str, dataset: str | None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe as it applies to a dataset (as published when None), with overrides key by key (None: not overridden).
+
+    Raises `InvalidSpec` for a key or a value that no recipe may have.
+    """
+    entry = find(name)
+    # A dataset's name may carry its geometry.
+    base = (dataset or "").partition("@")[0]
+    values: dict[str, Any] = {**entry.values, **entry.datasets.get(base, {})}
+    allowed = {f.name for f in settings()}
     for key, value in (overrides or {}).items():
         if value is None:
             continue
         if key not in allowed:
-            raise UnknownName("recipe key", key, allowed, listing="nasrob-tui train --help")
+            raise UnknownName("recipe key", key, allowed, listing=f"nasrob-tui recipes {entry.name}")
         values[key] = value
-    return Recipe(name=name, **values)
+    return Recipe(name=entry.name, **values)
