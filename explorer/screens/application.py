@@ -12,8 +12,8 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from textual.app import App, SystemCommand
 from textual.screen import Screen
@@ -27,6 +27,9 @@ from explorer.settings import Settings
 from explorer.widgets import inks
 from explorer.widgets.background import background
 from explorer.widgets.binding import bindings
+
+if TYPE_CHECKING:
+    from explorer.architectures import Counts, Page
 
 #: Time between two looks at the store and at the job folders, in seconds. One that finds nothing costs microseconds.
 STORE_EVERY, JOBS_EVERY = 0.5, 0.25
@@ -48,6 +51,8 @@ class NasrobApp(App[None]):
         self.board = Board(settings.jobs)
         self.jobs: tuple[JobProgress, ...] = ()
         self.freshness = Freshness(False)
+        #: Sizes of architectures that were counted since the start, by canonical name.
+        self.counted: dict[str, Counts] = {}
         #: Errors that nobody could have done anything about.
         self.bugs: list[Exception] = []
         #: Published with a `Freshness` whenever a look at the store found something to tell.
@@ -134,6 +139,64 @@ class NasrobApp(App[None]):
         if not isinstance(self.screen, SqlScreen):
             self.action_tradeoff()
             self.push_screen(SqlScreen())
+
+    def action_architecture(self) -> None:
+        """Choose an architecture to show."""
+        background(self, self._choose_architecture, group="architecture")
+
+    async def _choose_architecture(self) -> None:
+        from explorer import architectures
+
+        options = await asyncio.to_thread(architectures.choices)
+        self._ask_for_architecture("show architecture", options, self.show_architecture)
+
+    def show_architecture(self, text: str) -> None:
+        """Open the page of an architecture; a name that nobody knows is said in a sentence."""
+        background(self, self._show_architecture, text, group="architecture")
+
+    async def _show_architecture(self, text: str) -> None:
+        from explorer import architectures
+        from explorer.screens.architecture import ArchitectureScreen
+
+        page = await asyncio.to_thread(architectures.look_up, text)
+        self.push_screen(ArchitectureScreen(page))
+
+    def choose_comparison(self, page: Page) -> None:
+        """Choose an architecture of the same space to compare with one."""
+        background(self, self._choose_comparison, page, group="architecture")
+
+    async def _choose_comparison(self, page: Page) -> None:
+        from explorer import architectures
+
+        options = await asyncio.to_thread(architectures.comparable, page)
+        self._ask_for_architecture(
+            f"compare {page.text} with",
+            options,
+            lambda other: background(self, self._compare, page.text, other, group="architecture"),
+        )
+
+    async def _compare(self, a: str, b: str) -> None:
+        from explorer import architectures
+        from explorer.screens.architecture import ComparisonScreen
+
+        comparison = await asyncio.to_thread(architectures.compare_architectures, a, b)
+        if isinstance(self.screen, ComparisonScreen):
+            self.pop_screen()
+        self.push_screen(ComparisonScreen(*comparison))
+
+    def _ask_for_architecture(
+        self, title: str, options: Sequence[tuple[str, str, str]], then: Callable[[str], None]
+    ) -> None:
+        from explorer.screens.find import FindScreen
+
+        hint = "a part of the name, darts-random-7, or darts@layers=8"
+        self.push_screen(FindScreen(title, options, hint=hint), lambda found: then(found) if found else None)
+
+    def show_rows(self, wanted: str) -> None:
+        """Go to the trade-off table with a filter."""
+        self.action_tradeoff()
+        if isinstance(self.screen, HomeScreen):
+            self.screen.filter_by(wanted)
 
     def action_launch(self) -> None:
         from explorer.screens.launch import LaunchScreen

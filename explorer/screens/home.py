@@ -268,6 +268,11 @@ class HomeScreen(Screen[None]):
         """Back to the table; the filter stays."""
         self.query_one(ResultTable).focus()
 
+    def filter_by(self, wanted: str) -> None:
+        """Put a filter into the box, as if it had been typed."""
+        self.query_one("#filter", Input).value = wanted
+        self.query_one(ResultTable).focus()
+
     async def go_back(self) -> None:
         """Escape: out of the filter box, then off the plot that hides the table, then without a filter."""
         box = self.query_one("#filter", Input)
@@ -353,6 +358,16 @@ class HomeScreen(Screen[None]):
 
         if self._rows is not None and self._rows.row_count:
             self.app.push_screen(DetailScreen(self._rows.members(self.query_one(ResultTable).cursor_row)))
+
+    def action_architecture(self) -> None:
+        """Open the page of the architecture under the cursor, with the options that it has there."""
+        if self._rows is not None and self._rows.row_count:
+            members = self._rows.members(self.query_one(ResultTable).cursor_row)
+            background(self, self._show_architecture, members[:1], group="architecture")
+
+    async def _show_architecture(self, row_keys: list[str]) -> None:
+        for row in await asyncio.to_thread(self.nasrob.results.details, row_keys):
+            self.nasrob.show_architecture(row["architecture_id"] or row["architecture"])
 
     @on(ResultTable.Opened)
     def _opened(self) -> None:

@@ -13,6 +13,7 @@ from textual.content import Content
 from textual.css.query import NoMatches
 from textual.message import Message
 from textual.screen import Screen
+from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static
 
 from explorer import launching
@@ -27,7 +28,6 @@ from explorer.widgets.choice import Choice
 from explorer.widgets.inks import Inks, inks_of
 from explorer.widgets.table import GAP, SCROLL_BAR, Heading, ResultTable, filled
 from models.attacks import registry as attacks
-from models.datasets import registry as datasets
 from models.specs import THREAT_SPACES, VERDICTS
 
 if TYPE_CHECKING:
@@ -130,7 +130,14 @@ class LaunchScreen(Screen[None]):
         yield ResultTable(id="models")
         with Horizontal(classes="field"):
             yield Static("dataset", classes="label")
-            yield Choice(list(datasets.entries()), id="dataset")
+            here = launching.datasets_here()
+            yield Input(
+                value=here[0],
+                placeholder=" ".join(here),
+                suggester=SuggestFromList(here, case_sensitive=False),
+                id="dataset",
+                compact=True,
+            )
             yield Static("examples", classes="label second")
             yield Input(placeholder="all", id="examples", compact=True)
         with Horizontal(classes="field"):
@@ -168,16 +175,21 @@ class LaunchScreen(Screen[None]):
 
     # -- models ----------------------------------------------------------------------------------------------------
 
-    @on(Choice.Changed, "#dataset")
+    @on(Input.Changed, "#dataset")
     def _look_up(self) -> None:
-        name = self.query_one("#dataset", Choice).value
+        name = self.query_one("#dataset", Input).value
         background(self, self._fetch_offer, name, group="offer")
 
     async def _fetch_offer(self, dataset: str) -> None:
+        await asyncio.sleep(TYPING_PAUSE)
         self.post_message(self.Offered(await asyncio.to_thread(launching.offer, self.nasrob.settings, dataset)))
 
     @on(Offered)
     def _show_offer(self, message: Offered) -> None:
+        if not message.offer.known:
+            # A name that is half typed: what was chosen stays.
+            self._check()
+            return
         self.offer = message.offer
         there = {m.key: m for m in message.offer.models}
         self.chosen = {key: there[key] for key in self.chosen if key in there}
@@ -250,7 +262,7 @@ class LaunchScreen(Screen[None]):
 
         return Form(
             models=tuple(self.chosen.values()),
-            dataset=chosen("dataset")[0],
+            dataset=typed("dataset"),
             attacks=tuple(chosen("attacks")),
             more_attacks=typed("more"),
             eps=typed("eps"),

@@ -1,17 +1,22 @@
-"""How values are written: one decimal for percentages, short forms, and never anything read as markup."""
+"""How values are written: one decimal for percentages, short forms, and never anything read as markup.
+
+Free of textual: the command line writes values the same way.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.style import Style
 from rich.text import Text
 
 from explorer.render import megas
 from explorer.tradeoff import Column
-from explorer.widgets.inks import Inks
+
+if TYPE_CHECKING:
+    from explorer.widgets.inks import Inks
 
 FAMILIES = {"handcrafted": "■ hand", "nas": "● nas", "ensemble": "◆ ens"}
 SPACES = {"pixel": "pixel", "normalized-clamped": "norm"}

@@ -28,12 +28,15 @@ PERFORMERS = {
     "choice": "explorer.widgets.choice:Choice",
     "home": "explorer.screens.home:HomeScreen",
     "details": "explorer.screens.details:DetailScreen",
+    "architecture": "explorer.screens.architecture:ArchitectureScreen",
+    "comparison": "explorer.screens.architecture:ComparisonScreen",
     "launch": "explorer.screens.launch:LaunchScreen",
     "jobs": "explorer.screens.jobs:JobsScreen",
     "log": "explorer.screens.log:LogScreen",
     "sql": "explorer.screens.sql:SqlScreen",
     "export": "explorer.screens.export:ExportScreen",
     "choose": "explorer.screens.choose:ChooseScreen",
+    "find": "explorer.screens.find:FindScreen",
     "help": "explorer.screens.help:HelpScreen",
 }
 
@@ -68,7 +71,7 @@ def test_names_are_unique_and_keys_of_a_scope_too() -> None:
     for scope in actions.SCOPES:
         for scopes in ((scope,), ("app", scope)):
             keys = [key for a in actions.of(*scopes) for key in a.key.split(",")]
-            if scope not in ("app", "export", "choose", "help"):  # dialogs stand above the app's own keys
+            if scope not in ("app", "export", "choose", "find", "help"):  # dialogs stand above the app's own keys
                 assert len(keys) == len(set(keys)), scope
 
 

@@ -38,7 +38,8 @@ def test_torch_is_never_loaded(settings: Settings) -> None:
             app = NasrobApp(Settings(home, home / "results.duckdb"))
             async with app.run_test(size=(160, 40)) as pilot:
                 await pilot.pause(0.5)
-                for key in ("down", "p", "enter", "escape", "e", "escape", "2", "3", "1", "l", "space", "escape", "?"):
+                keys = "down p enter escape e escape 2 3 1 l space escape A down enter escape a c escape escape ?"
+                for key in keys.split():
                     await pilot.press(key)
                 await pilot.pause(0.5)
             assert app.bugs == [], app.bugs

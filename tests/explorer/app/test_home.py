@@ -142,6 +142,22 @@ async def test_details_at_any_width(make_app: MakeApp, store: Store) -> None:
         assert app.screen is home(app)
 
 
+async def test_details_show_top_5_where_it_was_counted(make_app: MakeApp, store: Store) -> None:
+    with store.write() as con:
+        con.execute("UPDATE evaluations SET n_clean_top5 = 99, n_robust_top5 = 33 WHERE n_robust = 24")
+    app = make_app()
+    async with app.run_test(size=(80, 60)) as pilot:
+        for name, there in (("resnet18 source:measured", True), ("darts-random-4", False)):
+            await filled(app, pilot)
+            await filter_by(app, pilot, name)
+            await until(pilot, lambda: count(app) == "1 of 65 models")
+            await pilot.press("enter")
+            await until(pilot, lambda: isinstance(app.screen, DetailScreen) and app.screen.rows)
+            shown = text_of(app)
+            assert ("top-5" in shown) == ("99.0 % clean" in shown) == ("33.0 % robust" in shown) == there
+            await pilot.press("escape")
+
+
 async def test_names_are_never_markup(make_app: MakeApp, store: Store) -> None:
     wild = ["[/foo]", "[bold red]x[/]", "a|b\\[", "two\nlines\x1b[31m", "[@click=app.quit]q[/]", "ネット"]
     for name in wild:
