@@ -12,6 +12,7 @@ from explorer.jobs.request import Request
 from explorer.results import Results
 from explorer.settings import Settings
 from models.architectures import registry as architectures
+from models.architectures.options import scale_of
 from models.datasets import registry as datasets
 from models.errors import ModelsError
 from models.weights import catalogue
@@ -78,20 +79,35 @@ class Offer:
 
     dataset: str
     models: tuple[ModelChoice, ...] = field(default=())
+    #: Whether there is a dataset of that name.
+    known: bool = True
+
+
+def datasets_here() -> list[str]:
+    """The datasets whose examples to be judged on lie on this machine, the one that ships with the package first."""
+    return [
+        name
+        for name, dataset in datasets.entries().items()
+        if datasets.locate(dataset, dataset.split_named("test")) is not None
+    ]
 
 
 def offer(settings: Settings, dataset_name: str) -> Offer:
-    """Every set of weights for the dataset, then every architecture of the registry that has none."""
-    dataset = datasets.find(dataset_name)
+    """Every set of weights for the dataset, then every architecture of the registry's short list that has none."""
+    try:
+        dataset = datasets.find(dataset_name)
+    except ModelsError:
+        return Offer(dataset_name, known=False)
     found: dict[str, ModelChoice] = {}
     for file in catalogue.scan(settings.weights_folders):
         record = file.record
-        if record.dataset != dataset.name:
+        if record.dataset not in (dataset.name, dataset.labels_of):
             continue
         try:
-            family = architectures.find(record.architecture.partition("@")[0]).family
+            # Without anybody naming it, so that a file cannot choose code to import.
+            family = architectures.find(catalogue.architecture_of(record, file.path).name).family
         except ModelsError:
-            continue  # weights of an architecture that this version does not know
+            continue  # weights of an architecture that this version does not know, or of somebody's code
         choice = ModelChoice(
             record.architecture, family, str(file.path), record.tensors_sha256, record.seed, record.clean_accuracy
         )
@@ -100,9 +116,9 @@ def offer(settings: Settings, dataset_name: str) -> Offer:
     have = {m.architecture for m in trained}
     bare = []
     for name, entry in architectures.entries().items():
-        if "<" in name:
+        if "<" in name or not entry.curated:
             continue
-        canonical = architectures.parse_architecture(name, small=dataset.small).canonical
+        canonical = architectures.parse_architecture(name, scale=scale_of(dataset.image_shape)).canonical
         if canonical not in have:
             bare.append(ModelChoice(canonical, entry.family))
     return Offer(dataset.name, (*trained, *bare))
@@ -111,7 +127,7 @@ def offer(settings: Settings, dataset_name: str) -> Offer:
 def typed(text: str, dataset_name: str) -> ModelChoice | None:
     """The architecture that a person typed, such as `darts-random-7` or `darts@layers=8`; None when it is none."""
     try:
-        spec = architectures.parse_architecture(text, small=datasets.find(dataset_name).small)
+        spec = architectures.parse_architecture(text, scale=scale_of(datasets.find(dataset_name).image_shape))
         return ModelChoice(spec.canonical, architectures.find(spec.name).family)
     except ModelsError:
         return None

@@ -51,18 +51,26 @@ class Classifier(nn.Module):
 
 
 def pick_logits(output: Any, n: int, num_classes: int) -> Tensor:
-    """The logits (n, num_classes) in what a network returned: the tensor itself, the first of a tuple, `logits` of a
-    dict.
+    """The logits (n, num_classes) in what a network returned.
 
-    Raises `EvaluationError` for anything else, rather than guess.
+    That is the tensor itself; `logits` or `out` of a dictionary or of an object; of a tuple the first element, or, when
+    that has another shape, the only one that has the shape of logits. Raises `EvaluationError` for anything else,
+    rather than guess.
     """
     found = output
-    if isinstance(found, (tuple, list)) and found:
-        found = found[0]
-    elif isinstance(found, dict):
+    if isinstance(found, dict):
         found = found.get("logits", found.get("out"))
+    elif isinstance(getattr(found, "logits", None), Tensor):
+        found = found.logits
+    elif isinstance(found, (tuple, list)):
+        fitting = [part for part in found if isinstance(part, Tensor) and part.shape == (n, num_classes)]
+        first = found[0] if found else None
+        found = fitting[0] if fitting and (len(fitting) == 1 or fitting[0] is first) else first
     if not isinstance(found, Tensor):
-        raise EvaluationError(f"the model returns {type(output).__name__}, in which no logits were recognised.")
+        raise EvaluationError(
+            f"the model returns {type(output).__name__}, in which no logits were recognised: return a tensor, a tuple "
+            "that begins with the logits, or a dictionary with 'logits'."
+        )
     if found.shape != (n, num_classes):
         raise EvaluationError(
             f"the model returns logits of shape {tuple(found.shape)} for {n} examples of {num_classes} classes; "

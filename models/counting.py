@@ -91,7 +91,7 @@ def of_network(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[i
         skeleton = copy.deepcopy(network, memo).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             skeleton(torch.empty(1, *image_shape, device="meta"))
-        return params, counter.get_total_flops() // 2
+        return params, int(counter.get_total_flops()) // 2
     except Exception:
         # A network of somebody else may do anything in its forward pass; its size is worth knowing, not an error.
         return params, None
@@ -125,7 +125,7 @@ def _macs(spec: ArchitectureSpec, network: nn.Module, image_shape: tuple[int, in
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise InvalidSpec(f"{spec.canonical} cannot take images of {_sides(image_shape)}: {reason}.") from error
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def _sides(image_shape: tuple[int, int, int]) -> str:

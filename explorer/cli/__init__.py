@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from explorer import errors
-from explorer.cli import doctor, evaluate, jobs, listings, query, train
+from explorer.cli import archs, attacks, datasets, doctor, evaluate, jobs, query, recipes, train, weights
 from explorer.cli.options import open_app
 
 app = typer.Typer(
@@ -52,13 +52,14 @@ def main(
 
 app.command("eval")(evaluate.command)
 app.command("train")(train.command)
+app.command("recipes")(recipes.command)
 app.command("tradeoff")(query.tradeoff)
 app.command("sql")(query.sql)
 app.command("schema")(query.schema)
-app.command("archs")(listings.archs)
-app.command("datasets")(listings.datasets)
-app.command("attacks")(listings.attacks)
-app.command("weights")(listings.weights)
+app.add_typer(archs.app, name="archs")
+app.command("datasets")(datasets.command)
+app.command("attacks")(attacks.command)
+app.add_typer(weights.app, name="weights")
 app.add_typer(jobs.app, name="jobs")
 app.command("doctor")(doctor.command)
 

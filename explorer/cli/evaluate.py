@@ -10,7 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from explorer import errors
-from explorer.cli.options import DeviceOption, FormatOption, SetOption, StoreOption, ThreadsOption, open_app
+from explorer.cli.options import (
+    DataRootOption,
+    DeviceOption,
+    DownloadOption,
+    FormatOption,
+    SetOption,
+    StoreOption,
+    ThreadsOption,
+    open_app,
+)
 from explorer.render import Column, Format
 
 #: Keys of an evaluation in `--format json`, in this order. They are part of the interface: add, never change.
@@ -46,6 +55,8 @@ RESULT_KEYS = (
     "precision",
     "preprocessing",
     "updated_at",
+    "clean_top5_accuracy",
+    "robust_top5_accuracy",
 )
 
 _TABLE = (
@@ -65,15 +76,30 @@ _TABLE = (
     Column("warnings", "warnings"),
 )
 
+#: Columns after `robust %` where a dataset has so many classes that its results are usually top-5.
+_TOP5 = (
+    Column("clean_top5_accuracy", "clean top-5 %", 1),
+    Column("robust_top5_accuracy", "robust top-5 %", 1),
+)
+_MANY_CLASSES = 100
+
 
 def command(
     arch: Annotated[
         list[str] | None,
-        typer.Option("--arch", help="Architecture, such as darts or darts@init_channels=8,layers=5. Repeatable."),
+        typer.Option(
+            "--arch",
+            help="Architecture, such as darts, darts@init_channels=8,layers=5, torchvision:resnet50, timm:NAME or "
+            "package.module:factory. Repeatable.",
+        ),
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option("--weights", help="Weights for each --arch: a file, or the beginning of a SHA-256. Repeatable."),
+        typer.Option(
+            "--weights",
+            help="Weights for each --arch: a file, the beginning of a SHA-256, IMAGENET1K_V1 or DEFAULT for "
+            "torchvision, pretrained for timm, factory for what a factory returns. Repeatable.",
+        ),
     ] = None,
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", help="Dataset [default: digits]. Repeatable.")
@@ -121,6 +147,28 @@ def command(
         ),
     ] = None,
     set_: SetOption = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            "--input-size", min=1, help="Side of the images in pixels [default: the dataset's, or the weights']."
+        ),
+    ] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option("--resize", min=1, help="Shorter side before the central crop [default: 8/7 of the side]."),
+    ] = None,
+    interpolation: Annotated[
+        str | None, typer.Option("--interpolation", help="bilinear or bicubic, for resizing.")
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            "--mean", help="Normalisation's mean a channel, such as 0.485,0.456,0.406 [default: the weights']."
+        ),
+    ] = None,
+    std: Annotated[str | None, typer.Option("--std", help="Normalisation's standard deviation a channel.")] = None,
+    data_root: DataRootOption = None,
+    download: DownloadOption = False,
     headless: Annotated[
         bool,
         typer.Option("--headless", help="Work here and print the result; otherwise the app opens on the running job."),
@@ -166,6 +214,13 @@ def command(
             threads=threads,
             slots=batch_size,
             force=force,
+            input_size=input_size,
+            resize=resize,
+            interpolation=interpolation,
+            mean=mean,
+            std=std,
+            data_root=str(data_root) if data_root else None,
+            download=download,
         ),
         settings,
     )
@@ -254,7 +309,11 @@ def _print_results(store: Path, identities: list[str], form: Format) -> None:
     for row in shown:
         row["attack_label"] = attack_label(row["attack"])
         row["interval"] = interval(row)
-    render.print_rows(shown, form=form, columns=_TABLE)
+    columns = list(_TABLE)
+    if any((row["n_classes"] or 0) >= _MANY_CLASSES for row in rows):
+        after = next(i for i, column in enumerate(columns) if column.key == "hrs")
+        columns[after:after] = _TOP5
+    render.print_rows(shown, form=form, columns=columns)
 
 
 def attack_label(config: dict[str, Any]) -> str:

@@ -21,6 +21,11 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cu
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads to use (default: as many as torch takes).")
 ]
+DataRootOption = Annotated[
+    Path | None,
+    typer.Option("--data-root", help="Folder that datasets lie in (default: NASROB_DATA, or data below NASROB_HOME)."),
+]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch the dataset if it is not here.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -12,14 +12,19 @@ from typing import Any
 from explorer.errors import ExplorerError
 from explorer.jobs.request import Request, RequestedModel
 from explorer.settings import Settings
+from models.architectures import external
 from models.architectures import registry as architectures
+from models.architectures.options import scale_of
 from models.attacks import registry as attacks
 from models.datasets import registry as datasets
-from models.datasets.registry import Dataset
+from models.datasets.registry import Dataset, Geometry
 from models.devices import check_name
-from models.errors import InvalidSpec, WeightsError
-from models.specs import ArchitectureSpec, AttackSpec, ThreatSpace, Verdict
+from models.errors import InvalidSpec, ModelsError, WeightsError
+from models.specs import ArchitectureSpec, AttackSpec, Preprocessing, ThreatSpace, Verdict
 from models.weights import catalogue
+
+#: Weights that are no file: what a factory returns, and what torchvision or timm downloads.
+AS_RETURNED, PRETRAINED = "factory", "pretrained"
 
 
 @dataclass(frozen=True)
@@ -44,34 +49,68 @@ class Asked:
     threads: int | None = None
     slots: int | None = None
     force: bool = False
+    input_size: int | None = None
+    resize: int | None = None
+    interpolation: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    data_root: str | None = None
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model, and the geometry that it wants of photographs (None: the dataset's own)."""
+
+    model: RequestedModel
+    geometry: Geometry | None = None
 
 
 def plan(asked: Asked, settings: Settings) -> list[Request]:
-    """One request a dataset. Raises an error with a sentence for whatever does not exist or does not fit."""
+    """One request a dataset and image size. Raises an error with a sentence for whatever does not exist or does not
+    fit.
+    """
     check_name(asked.device)
     for what, number in (("--threads", asked.threads), ("--batch-size", asked.slots), ("--examples", asked.examples)):
         if number is not None and number < 1:
             raise InvalidSpec(f"{what} must be at least 1, not {number}.")
     specs = resolve_attacks(asked)
+    root = Path(asked.data_root).expanduser().absolute() if asked.data_root else None
     requests = []
     for name in dict.fromkeys(asked.datasets):
-        dataset = datasets.find(name)
-        datasets.load(dataset.name, asked.split).subset(asked.examples)
-        requests.append(
-            Request(
-                models=tuple(resolve_models(asked, dataset, settings)),
-                dataset=dataset.name,
-                split=asked.split,
-                examples=asked.examples,
-                attacks=tuple(specs),
-                store=str(settings.store),
-                device=asked.device,
-                threads=asked.threads,
-                slots=asked.slots,
-                force=asked.force,
+        dataset = _with_geometry(datasets.find(name), asked)
+        groups: dict[str, list[RequestedModel]] = {}
+        for chosen in resolve_models(asked, dataset, settings):
+            at = dataset if chosen.geometry is None else dataset.with_geometry(chosen.geometry)
+            groups.setdefault(at.name, []).append(chosen.model)
+        for at_name, models in groups.items():
+            split = dataset.split_named(asked.split)
+            datasets.load(at_name, split, root=root, download=asked.download).subset(asked.examples)
+            requests.append(
+                Request(
+                    models=tuple(models),
+                    dataset=at_name,
+                    split=split,
+                    examples=asked.examples,
+                    attacks=tuple(specs),
+                    store=str(settings.store),
+                    device=asked.device,
+                    threads=asked.threads,
+                    slots=asked.slots,
+                    force=asked.force,
+                    data_root=str(root) if root else None,
+                )
             )
-        )
     return requests
+
+
+def _with_geometry(dataset: Dataset, asked: Asked) -> Dataset:
+    """The dataset at the image size that was asked for."""
+    given = {"size": asked.input_size, "resize": asked.resize, "interpolation": asked.interpolation}
+    options = {key: str(value) for key, value in given.items() if value is not None}
+    if not options or (set(options) == {"size"} and asked.input_size == dataset.image_shape[1]):
+        return dataset
+    return dataset.with_geometry(Geometry.from_options(options, dataset.geometry, photographs=dataset.photographs))
 
 
 def resolve_attacks(asked: Asked) -> list[AttackSpec]:
@@ -115,61 +154,122 @@ def _is_iterated(text: str) -> bool:
     return attacks.resolve(text).steps > 1
 
 
-def resolve_models(asked: Asked, dataset: Dataset, settings: Settings) -> list[RequestedModel]:
+def resolve_models(asked: Asked, dataset: Dataset, settings: Settings) -> list[Chosen]:
     """The models asked for: each architecture with the weights named for it, or with the ones there are for the
     dataset.
     """
     overrides = parse_options(asked.options)
+    scale = scale_of(dataset.image_shape)
     specs = [
-        architectures.parse_architecture(text, _options_for(text, overrides, asked.architectures), small=dataset.small)
+        architectures.parse_architecture(text, _options_for(text, overrides, asked.architectures), scale=scale)
         for text in asked.architectures
     ]
-    files = catalogue.scan(settings.weights_folders)
+    context = _Context(asked, dataset, catalogue.scan(settings.weights_folders), _preprocessing(asked, dataset))
     if not asked.weights:
         if not specs:
             raise ExplorerError("name at least one --arch: `nasrob-tui archs` lists them.")
-        return [_only_weights(spec, dataset, files) for spec in dict.fromkeys(specs)]
+        return [_only_weights(spec, context) for spec in dict.fromkeys(specs)]
     if specs and len(specs) != len(asked.weights):
         raise ExplorerError(
             f"{len(specs)} --arch but {len(asked.weights)} --weights: give one file for each architecture, or none."
         )
     named: Sequence[ArchitectureSpec | None] = specs or [None] * len(asked.weights)
     pairs = zip(named, asked.weights, strict=True)
-    return [_named_weights(spec, text, dataset, files) for spec, text in pairs]
+    return [_named_weights(spec, text, context) for spec, text in pairs]
 
 
-def parse_options(options: Sequence[str]) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Context:
+    """What choosing weights needs to know."""
+
+    asked: Asked
+    dataset: Dataset
+    files: list[catalogue.WeightsFile]
+    #: The normalisation that a person gave, before any file's or dataset's.
+    preprocessing: Preprocessing | None
+
+    def model(
+        self, spec: ArchitectureSpec, weights: str, sha256: str | None, own: Preprocessing, geometry: Geometry | None
+    ) -> Chosen:
+        """`own` and `geometry` are what the weights want; what a person gave goes before them."""
+        normal = self.preprocessing or own
+        asked = self.asked
+        free = asked.input_size is None and asked.resize is None and asked.interpolation is None
+        wanted = geometry if free and self.dataset.native is None else None
+        return Chosen(RequestedModel(spec.canonical, weights, sha256, normal.mean, normal.std), wanted)
+
+    def from_file(self, file: catalogue.WeightsFile, spec: ArchitectureSpec) -> Chosen:
+        """The model in a file of ours, which must be of the architecture that a person named."""
+        record = file.record
+        spec = catalogue.architecture_of(record, file.path, given=spec)
+        geometry = Geometry.parse(record.geometry) if record.geometry else None
+        return self.model(spec, str(file.path), record.tensors_sha256, record.preprocessing, geometry)
+
+
+def _preprocessing(asked: Asked, dataset: Dataset) -> Preprocessing | None:
+    """`--mean` and `--std`, None when neither is given."""
+    if asked.mean is None and asked.std is None:
+        return None
+    if asked.mean is None or asked.std is None:
+        raise InvalidSpec("give --mean and --std together: one number, or one a channel with commas between.")
+    values = []
+    for flag, text in (("--mean", asked.mean), ("--std", asked.std)):
+        try:
+            numbers = [float(part) for part in text.split(",")]
+        except ValueError:
+            raise InvalidSpec(
+                f"{flag} {text!r} is not numbers with commas between, such as 0.485,0.456,0.406."
+            ) from None
+        channels = dataset.image_shape[0]
+        if len(numbers) not in (1, channels):
+            raise InvalidSpec(f"{flag} has {len(numbers)} numbers and {dataset.name} has {channels} channels.")
+        values.append(tuple(numbers * channels if len(numbers) == 1 else numbers))
+    return Preprocessing(*values)
+
+
+def parse_options(options: Sequence[str], *, flag: str = "--set") -> dict[str, str]:
     """`--set key=value`, repeated."""
     found: dict[str, str] = {}
     for text in options:
         key, equals, value = text.partition("=")
         if not equals or not key.strip() or not value.strip():
-            raise InvalidSpec(f"--set {text!r} is not of the form key=value.")
+            raise InvalidSpec(f"{flag} {text!r} is not of the form key=value.")
         found[key.strip()] = value.strip()
     return found
 
 
 def _options_for(text: str, overrides: Mapping[str, str], everybody: Sequence[str]) -> dict[str, str]:
     """Of several architectures each takes the options it has; an option that none of them has is an error."""
-    known = {o.name for o in architectures.find(text.partition("@")[0]).options}
-    others = {o.name for other in everybody for o in architectures.find(other.partition("@")[0]).options}
+    entry = architectures.find(text.partition("@")[0])
+    known = {o.name for o in entry.options}
+    found = [architectures.find(other.partition("@")[0]) for other in everybody]
+    others = {o.name for other in found for o in other.options}
+    if entry.free_options:
+        return dict(overrides) if len(everybody) == 1 else {k: v for k, v in overrides.items() if k not in others}
+    if any(other.free_options for other in found):
+        return {k: v for k, v in overrides.items() if k in known}
     return {k: v for k, v in overrides.items() if k in known or k not in others}
 
 
-def _model(spec: ArchitectureSpec, file: catalogue.WeightsFile) -> RequestedModel:
-    record = file.record
-    return RequestedModel(spec.canonical, str(file.path), record.tensors_sha256, record.mean, record.std)
-
-
-def _only_weights(spec: ArchitectureSpec, dataset: Dataset, files: list[catalogue.WeightsFile]) -> RequestedModel:
-    found = catalogue.matching(files, spec, dataset.name)
+def _only_weights(spec: ArchitectureSpec, context: _Context) -> Chosen:
+    dataset, files = context.dataset, context.files
+    found = catalogue.matching(files, spec, dataset.name) or [
+        file for file in _unique(files) if file.record.architecture == spec.canonical and _fits(file, dataset)
+    ]
     if len(found) == 1:
-        return _model(spec, found[0])
+        return context.from_file(found[0], spec)
     if found:
         choices = "; ".join(f"{f.record.tensors_sha256[:12]} (seed {f.record.seed}, {f.path.name})" for f in found[:6])
         raise WeightsError(
             f"{len(found)} sets of weights fit {spec.canonical} on {dataset.name}: "
             f"choose with --weights SHA256 or file. They are: {choices}."
+        )
+    if external.is_factory(spec.name):
+        return context.model(spec, AS_RETURNED, None, dataset.preprocessing, None)
+    if (own := external.pretrained(spec.name)) is not None:
+        raise WeightsError(
+            f"{spec.canonical} has no weights here for {dataset.name}. `--weights {own}` takes its published ones, or "
+            "give a file with --weights."
         )
     options = "".join(f" --set {k}={v}" for k, v in spec.options)
     train = f"nasrob-tui train --arch {spec.name}{options} --dataset {dataset.name}"
@@ -184,10 +284,29 @@ def _only_weights(spec: ArchitectureSpec, dataset: Dataset, files: list[catalogu
     raise WeightsError(f"{spec.canonical} has no weights for {dataset.name}.{beside} Train it: {train}")
 
 
-def _named_weights(
-    spec: ArchitectureSpec | None, text: str, dataset: Dataset, files: list[catalogue.WeightsFile]
-) -> RequestedModel:
+def _unique(files: list[catalogue.WeightsFile]) -> list[catalogue.WeightsFile]:
+    """The files without repetition of tensors."""
+    return list({file.record.tensors_sha256: file for file in reversed(files)}.values())
+
+
+def _fits(file: catalogue.WeightsFile, dataset: Dataset) -> bool:
+    """Whether weights were made for the same labels, perhaps of another set of images or at another size."""
+    try:
+        return datasets.find(file.record.dataset).labels_of == dataset.labels_of
+    except ModelsError:
+        return False
+
+
+def _named_weights(spec: ArchitectureSpec | None, text: str, context: _Context) -> Chosen:
+    dataset, files = context.dataset, context.files
     path = Path(text).expanduser()
+    if spec is not None and not path.exists():
+        if text == AS_RETURNED and external.is_factory(spec.name):
+            return context.model(spec, AS_RETURNED, None, dataset.preprocessing, None)
+        if (published := external.preprocessing(spec.name, text)) is not None:
+            geometry = Geometry(published.resize, published.crop, published.interpolation)
+            own = Preprocessing(published.mean, published.std)
+            return context.model(spec, published.weights, None, own, geometry)
     if not path.exists() and len(text) >= 6 and all(c in "0123456789abcdef" for c in text.lower()):
         by_hash = {f.record.tensors_sha256: f for f in files if f.record.tensors_sha256.startswith(text.lower())}
         if len(by_hash) > 1:
@@ -203,9 +322,7 @@ def _named_weights(
     if record is None:
         if spec is None:
             raise WeightsError(f"{path} does not say which architecture it is for: name it with --arch.")
-        normal = dataset.preprocessing
-        return RequestedModel(spec.canonical, str(path.absolute()), None, normal.mean, normal.std)
-    named = architectures.parse_architecture(record.architecture)
-    if spec is not None and named != spec:
-        raise WeightsError(f"{path} holds weights of {named.canonical}, not of {spec.canonical}.")
-    return RequestedModel(named.canonical, str(path.absolute()), record.tensors_sha256, record.mean, record.std)
+        return context.model(spec, str(path.absolute()), None, dataset.preprocessing, None)
+    named = catalogue.architecture_of(record, path, given=spec)
+    geometry_of_file = Geometry.parse(record.geometry) if record.geometry else None
+    return context.model(named, str(path.absolute()), record.tensors_sha256, record.preprocessing, geometry_of_file)

@@ -29,7 +29,7 @@ class RequestedModel:
 
 @dataclass(frozen=True)
 class Request:
-    """Models x attacks on the first `examples` of one split of each dataset."""
+    """Models x attacks on the first `examples` of one split of a dataset, at one image size."""
 
     models: tuple[RequestedModel, ...]
     dataset: str
@@ -41,6 +41,7 @@ class Request:
     threads: int | None = None
     slots: int | None = None
     force: bool = False
+    data_root: str | None = None
     version: int = field(default=VERSION)
 
     def to_json(self) -> str:
@@ -63,11 +64,16 @@ class Request:
         except (KeyError, TypeError, ValueError) as error:
             raise ExplorerError(f"{path} is not a valid request ({error}).") from None
 
+    @property
+    def root(self) -> Path | None:
+        """The folder that datasets are looked for in, None for the usual one."""
+        return Path(self.data_root) if self.data_root else None
+
     def evaluation(self, model: RequestedModel, attack: AttackSpec, sha256: str | None = None) -> EvaluationSpec:
         """The specification, and so the identity, of one evaluation of this request."""
         from models.datasets import registry
 
-        examples = registry.load(self.dataset, self.split)
+        examples = registry.load(self.dataset, self.split, root=self.root)
         indices = examples.subset(self.examples)
         identity = sha256 or model.sha256
         if identity is None:
@@ -108,6 +114,7 @@ class Request:
             ("--threat-space", first.threat_space, "pixel"),
             ("--verdict", first.verdict, "worst"),
             ("--device", self.device, "auto"),
+            ("--data-root", self.data_root, None),
             ("--threads", self.threads, None),
             ("--batch-size", self.slots, None),
         ):

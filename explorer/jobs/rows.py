@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.architectures import registry as architectures
+from models.architectures.registry import Architecture
 from models.datasets.registry import Dataset, Examples, subset_digest
 from models.specs import ArchitectureSpec, AttackSpec, EvaluationSpec
 from models.weights.catalogue import WeightsRecord
@@ -34,10 +35,17 @@ def architecture_row(spec: ArchitectureSpec) -> ArchitectureRow:
         family=entry.family,
         lineage=entry.lineage,
         options=dict(spec.options),
-        genotype=entry.genotype.to_dict() if entry.genotype else None,
+        genotype=_definition(entry),
         description=entry.description,
         source=entry.source,
     )
+
+
+def _definition(entry: Architecture) -> dict[str, Any] | None:
+    """What a search found: a genotype as it is, anything else with the name of its space."""
+    if entry.definition is None:
+        return None
+    return entry.definition.data if entry.definition.space == "darts" else entry.definition.to_dict()
 
 
 def dataset_row(dataset: Dataset, examples: Examples) -> DatasetRow:
@@ -60,9 +68,9 @@ def model_row(
     sha256: str,
     path: str,
     record: WeightsRecord | None,
-    counts: tuple[int, int],
+    counts: tuple[int, int | None],
 ) -> ModelRow:
-    """`counts` are parameters and multiply-adds."""
+    """`counts` are parameters and, where they could be counted, multiply-adds."""
     params, macs = counts
     return ModelRow(
         model_sha256=sha256,

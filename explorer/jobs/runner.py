@@ -18,7 +18,7 @@ from explorer.jobs.request import Request, RequestedModel
 from models.architectures import registry as architectures
 from models.datasets import registry as datasets
 from models.errors import ModelsError, WeightsError
-from models.specs import AttackSpec, EvaluationSpec
+from models.specs import AttackSpec, EvaluationSpec, Preprocessing
 from store.errors import StoreBusy, StoreError
 
 if TYPE_CHECKING:
@@ -199,22 +199,21 @@ class Subject:
     def __init__(self, runner: Runner, model: RequestedModel, device: str, device_label: str) -> None:
         from models import counting
         from models.evaluation import Evaluator
-        from models.weights.files import load_model
+        from models.weights import sources
 
         request = runner.request
         self.runner = runner
         self.model = model
         self.device_label = device_label
         self.dataset = datasets.find(request.dataset)
-        self.examples = datasets.load(request.dataset, request.split)
+        self.examples = datasets.load(request.dataset, request.split, root=request.root)
         self.indices = [int(i) for i in self.examples.subset(request.examples)]
         self.spec = architectures.parse_architecture(model.architecture)
-        self.loaded: LoadedModel = load_model(Path(model.weights), self.spec, self.dataset)
+        normal = Preprocessing(model.mean, model.std)
+        self.loaded: LoadedModel = sources.load(model.weights, self.spec, self.dataset, preprocessing=normal)
         if model.sha256 is not None and model.sha256 != self.loaded.sha256:
             raise WeightsError(f"{model.weights} has changed since the job was written: ask for it again.")
-        self.counts = counting.count(
-            self.spec, num_classes=self.dataset.n_classes, image_shape=self.dataset.image_shape
-        )
+        self.counts = counting.of_network(self.loaded.classifier.network, self.dataset.image_shape)
         self.evaluator: Evaluator = Evaluator(self.loaded.classifier, self.examples, device=device, slots=request.slots)
         self.evaluator.check(self.indices)
 
@@ -317,7 +316,7 @@ class Subject:
         )
 
     def _warnings(self, counts: Counts | None) -> list[str]:
-        found = list(self.evaluator.warnings)
+        found = [*self.examples.notes, *self.evaluator.warnings]
         if counts is not None and counts.n_errors:
             found.append(f"{counts.n_errors} examples gave non-finite logits and are in no accuracy")
         if counts is not None and counts.n_zero_gradient > ZERO_GRADIENTS_TO_WARN * counts.n_counted:

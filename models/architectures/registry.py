@@ -47,6 +47,8 @@ class Architecture:
     recipe: str
     definition: Definition | None = None
     aliases: tuple[str, ...] = ()
+    #: The recipe for large images, where that is another.
+    recipe_large: str = ""
     #: Arguments of the builder that are no options.
     fixed: Mapping[str, Any] = field(default_factory=dict)
     #: Whether there is an auxiliary head for training.
@@ -65,6 +67,10 @@ class Architecture:
     def genotype(self) -> Genotype | None:
         """The cells, where the architecture is made of DARTS-format cells."""
         return self.definition.genotype if self.definition else None
+
+    def recipe_for(self, scale: Scale) -> str:
+        """Name of the training recipe for images of a scale."""
+        return self.recipe_large or self.recipe if scale == "large" else self.recipe
 
     def resolve(self, given: Mapping[str, object], *, scale: Scale = "published") -> ArchitectureSpec:
         """The specification with every option filled in: as given, else the value for images of that scale.
@@ -143,6 +149,7 @@ def _entry(name: str, fields: dict[str, Any], own: dict[str, Any]) -> Architectu
         ),
         samples=chosen["space"] if chosen and chosen["data"] == "sample" else "",
         aliases=tuple(own.get("aliases", ())),
+        recipe_large=fields.get("recipe_large", ""),
         fixed=fields.get("fixed", {}),
         auxiliary=fields.get("auxiliary", False),
         input_size=fields.get("input_size"),

@@ -55,7 +55,7 @@ def test_result_has_the_keys_of_the_interface_and_is_answered_from_the_store(cli
         assert {
             "evaluation_id", "architecture", "model_sha256", "dataset", "n_examples", "attack", "threat_space",
             "verdict", "clean_accuracy", "robust_accuracy", "robust_accuracy_low", "robust_accuracy_high", "hrs",
-            "forwards", "backwards", "seconds", "status", "warnings",
+            "forwards", "backwards", "seconds", "status", "warnings", "clean_top5_accuracy", "robust_top5_accuracy",
         } <= set(row)  # fmt: skip
         assert row["architecture"] == "resnet18"
         assert row["dataset"] == "digits"
@@ -66,6 +66,8 @@ def test_result_has_the_keys_of_the_interface_and_is_answered_from_the_store(cli
         assert 0 < p < c <= 100
         assert row["hrs"] == pytest.approx(2 * c * p / (c + p))
         assert row["robust_accuracy_low"] < p < row["robust_accuracy_high"]
+        assert c <= row["clean_top5_accuracy"] <= 100
+        assert row["robust_top5_accuracy"] is None, "the verdict worst stops where the first class changes"
     # The same request again: the same rows, not measured anew.
     code, out, _ = cli(*words)
     assert code == 0
@@ -95,11 +97,50 @@ def test_what_can_change_a_result_changes_the_identity(cli: Cli, home_with_weigh
 
 def test_csv_and_table(cli: Cli, home_with_weights: Path) -> None:
     words = (*EVAL, "--attack", "fgsm", "--examples", "20")
-    assert "robust %" in cli(*words)[1]
+    table = cli(*words)[1]
+    assert "robust %" in table
+    assert "top-5" not in table, "five of ten classes are no achievement"
     out = cli(*words, "--format", "csv")[1]
     header, row = out.strip().splitlines()
     assert header.startswith("evaluation_id,architecture")
     assert "resnet18" in row
+
+
+def test_top_5_follows_from_the_stored_ranks(cli: Cli, home_with_weights: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store.duckdb"
+    words = ("--attack", "pgd", "--eps", "24/255", "--verdict", "last", "--examples", "50", "--store", str(store))
+    row = result(cli(*EVAL, *words, "--format", "json")[1])[0]
+    ranks = [o[-2:] for o in outcomes(store)]
+    assert len(ranks) == 50
+    assert row["clean_accuracy"] == 2 * sum(clean == 1 for clean, _ in ranks)
+    assert row["robust_accuracy"] == 2 * sum(clean == attacked == 1 for clean, attacked in ranks)
+    assert row["clean_top5_accuracy"] == 2 * sum(clean <= 5 for clean, _ in ranks)
+    assert row["robust_top5_accuracy"] == 2 * sum(clean <= 5 and attacked <= 5 for clean, attacked in ranks)
+    assert row["robust_accuracy"] < row["robust_top5_accuracy"] <= row["clean_top5_accuracy"]
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(99, False), (100, True)])
+def test_table_shows_top_5_where_there_are_many_classes(
+    classes: int, shown: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from explorer.cli.evaluate import _print_results
+    from explorer.jobs.rows import attack_row
+    from explorer.render import Format
+    from store import Store
+    from store.results import append_outcomes, open_evaluation
+    from tests.store.rows import batch, dataset, request
+    from tests.support import attack
+
+    spec = attack("pgd", verdict="last")
+    store = Store(tmp_path / "store.duckdb")
+    rows = request(attack_id=spec.identity, n_requested=3)
+    open_evaluation(store, **rows | {"attack": attack_row(spec), "dataset": dataset(n_classes=classes)})
+    append_outcomes(store, "e1", batch([0], clean_rank=5, rank=5), seconds=1)
+    append_outcomes(store, "e1", batch([1, 2], clean_rank=5, rank=6), seconds=1)
+    _print_results(store.path, ["e1"], Format.table)
+    table = capsys.readouterr().out
+    for part in ("clean top-5 %", "robust top-5 %", "33.3"):
+        assert (part in table) == shown
 
 
 def test_json_progress_is_a_stream_of_events_on_stderr(cli: Cli, home_with_weights: Path) -> None:

@@ -1,0 +1,261 @@
+"""`nasrob-tui archs` and networks of one's own, from the outside."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.architectures import genotypes
+
+Cli = Callable[..., tuple[int, str, str]]
+
+THEIRS = """
+import torch
+from torch import nn
+
+def net(hidden=8, num_classes=10):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, num_classes))
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = net()
+    def forward(self, x):
+        return {"features": x.flatten(1), "scores": self.body(x)}
+
+def pair():
+    return Pair()
+
+def random(num_classes=10):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+"""
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "their_models.py").write_text(THEIRS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "their_models", raising=False)
+    return "their_models"
+
+
+def shown(cli: Cli, *words: str) -> dict[str, Any]:
+    code, out, err = cli("archs", "show", *words, "--format", "json")
+    assert code == 0, err
+    page: dict[str, Any] = json.loads(out)
+    return page
+
+
+class TestShow:
+    def test_counts_are_those_of_the_reference(self, cli: Cli) -> None:
+        page = shown(cli, "darts", "--set", "init_channels=36", "--set", "layers=20")
+        assert (page["params"], page["params_with_aux"], page["n_state_dict_keys"], page["macs"]) == (
+            3_349_342, 3_825_768, 1636, 528_359_040,
+        )  # fmt: skip
+        assert page["state_dict_sha256_sorted"].startswith("5e5c6f6c35349bc5")
+
+    def test_large_images_take_the_imagenet_form(self, cli: Cli) -> None:
+        page = shown(cli, "DARTS_V2", "--input-size", "224", "--num-classes", "1000")
+        assert page["architecture"] == "darts@init_channels=48,layers=14,form=imagenet"
+        assert (page["params"], page["params_with_aux"], page["n_state_dict_keys"]) == (4_718_752, 5_979_528, 1115)
+
+    def test_the_page_for_people_draws_the_cells(self, cli: Cli) -> None:
+        code, out, _ = cli("archs", "show", "darts-random-3@init_channels=4,layers=3")
+        assert code == 0
+        assert "normal cell" in out
+        assert "reduction cell" in out
+        assert "c_{k-2}" in out
+
+    def test_csv_has_one_row(self, cli: Cli) -> None:
+        code, out, _ = cli("archs", "show", "resnet18@width=8", "--format", "csv")
+        assert code == 0
+        assert len(out.splitlines()) == 2
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            (("dart",), "Did you mean 'darts'"),
+            (("darts", "--set", "layers=0"), "must be 1 to 200"),
+            (("darts", "--set", "depth=3"), "unknown option of darts"),
+            (("darts", "--set", "form=imagenet"), "--input-size 224"),
+            (("darts-random-x",), "needs a seed"),
+            (("nasbench201-15625",), "15624"),
+            (("|nor_conv_3x3~0|",), "|"),
+            (("Genotype(normal=[('sep_conv_9x9', 0)])",), "nasrob-tui: "),
+            (("file:/nowhere",), "cannot read the definition"),
+            (("densenas-r1",), "net_config"),
+            (("no_such_package_here:net",), "cannot import"),
+        ],
+    )
+    def test_a_mistake_gets_one_sentence(self, cli: Cli, words: tuple[str, ...], says: str) -> None:
+        code, out, err = cli("archs", "show", *words)
+        assert (code, out) == (2, "")
+        assert says in err
+        assert "Traceback" not in err
+        assert len(err.strip().splitlines()) == 1
+
+
+class TestDefinitions:
+    def test_a_pasted_genotype_has_a_name_that_stays(self, cli: Cli, home: Path) -> None:
+        text = str(genotypes.sample(5)).replace("reduce_concat=[2, 3, 4, 5]", "reduce_concat=[2, 3, 5]")
+        name = shown(cli, text, "--set", "init_channels=4", "--set", "layers=3")["name"]
+        assert name.startswith("darts-cell-")
+        assert shown(cli, name)["definition"]["data"]["reduce_concat"] == [2, 3, 5]
+        code, out, _ = cli("archs", "add", text, "--format", "json")
+        assert code == 0
+        assert json.loads(out)[0]["name"] == name
+
+    def test_a_published_genotype_is_recognised(self, cli: Cli) -> None:
+        published = str(genotypes.Genotype.from_dict(genotypes.published()["PDARTS"]))
+        assert shown(cli, published)["name"] == "pdarts"
+
+    def test_a_file_is_read(self, cli: Cli, tmp_path: Path) -> None:
+        path = tmp_path / "net_config"
+        path.write_text(
+            "[[8, 8], 'mbconv_k3_t1', [], 0, 1]|[[8, 16], 'mbconv_k3_t3', ['mbconv_k3_t3'], 1, 2]|[[16, 32], 'conv1_1']"
+            "\nnet_type: mbv2\n",
+            encoding="utf-8",
+        )
+        assert shown(cli, f"file:{path}", "--input-size", "64")["name"].startswith("densenas-")
+
+    def test_a_cell_of_nasbench201_is_its_index(self, cli: Cli) -> None:
+        cell = "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"
+        assert shown(cli, cell)["name"] == "nasbench201-0"
+        assert shown(cli, "nasbench201-0")["definition"]["data"]["cell"] == cell
+
+    def test_a_damaged_definition_is_refused(self, cli: Cli, home: Path) -> None:
+        name = shown(cli, str(genotypes.sample(6)).replace("[2, 3, 4, 5]", "[3, 4, 5]"))["name"]
+        (home / "definitions" / f"{name}.json").write_text("{}", encoding="utf-8")
+        code, _, err = cli("archs", "show", name)
+        assert code == 2
+        assert "damaged" in err
+
+
+class TestSample:
+    def test_bounds_are_kept_and_names_say_the_seed(self, cli: Cli) -> None:
+        words = ("archs", "sample", "--count", "2", "--min-params", "16k", "--max-params", "18k", "--format", "json")
+        small = ("--set", "init_channels=4", "--set", "layers=5")
+        code, out, err = cli(*words, *small)
+        assert code == 0
+        rows = json.loads(out)
+        assert len(rows) == 2
+        assert all(16_000 <= row["params"] <= 18_000 for row in rows)
+        assert all(row["name"] == f"darts-random-{row['seed']}" for row in rows)
+        assert "1,076,746,950,455,072,400" in err
+        assert json.loads(cli(*words, *small)[1]) == rows
+
+    def test_nasbench201(self, cli: Cli) -> None:
+        code, out, err = cli("archs", "sample", "--space", "nasbench201", "--seed", "4", "--format", "json")
+        assert code == 0
+        assert json.loads(out)[0]["name"] == "nasbench201-random-4"
+        assert "15,625" in err
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            (("--space", "moon"), "darts or nasbench201"),
+            (("--min-params", "3M", "--max-params", "2M"), "above"),
+            (("--min-params", "many"), "2.5M"),
+        ],
+    )
+    def test_bad_bounds(self, cli: Cli, words: tuple[str, ...], says: str) -> None:
+        code, _, err = cli("archs", "sample", *words)
+        assert code == 2
+        assert says in err
+
+
+class TestCompare:
+    def test_edges(self, cli: Cli) -> None:
+        code, out, _ = cli("archs", "compare", "darts-v1", "darts")
+        assert code == 0
+        assert "11 of 16 edges equal" in out
+        code, out, _ = cli("archs", "compare", "darts-v1", "darts", "--format", "json")
+        assert code == 0
+        assert json.loads(out)
+
+
+class TestListing:
+    def test_everything_is_there_for_programs(self, cli: Cli) -> None:
+        code, out, _ = cli("archs", "--format", "json")
+        assert code == 0
+        names = {row["name"] for row in json.loads(out)}
+        assert {"darts", "resnet18", "advrush", "torchvision:resnet50", "proxyless-cifar", "robnet-free"} <= names
+        assert len(names) > 300
+
+    def test_the_table_is_short_and_says_that_there_is_more(self, cli: Cli) -> None:
+        code, out, err = cli("archs")
+        assert code == 0
+        assert "advrush" not in out
+        assert "--all" in err
+        assert "advrush" in cli("archs", "--search", "advrush")[1]
+
+
+class TestBringYourOwn:
+    def evaluate(self, cli: Cli, *words: str) -> tuple[int, str, str]:
+        more = ("--dataset", "digits", "--attack", "fgsm", "--examples", "40", "--threads", "1", "--format", "json")
+        return cli("eval", "--headless", *words, *more)
+
+    def test_a_factory_with_a_file_of_weights(self, cli: Cli, theirs: str, tmp_path: Path) -> None:
+        import torch
+        from torch import nn
+
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
+        torch.save({"state_dict": network.state_dict()}, tmp_path / "w.pt")
+        words = ("--arch", f"{theirs}:net", "--set", "hidden=12", "--weights", "w.pt", "--mean", "0.3", "--std", "0.4")
+        code, out, err = self.evaluate(cli, *words)
+        assert code == 0, err
+        row = json.loads(out)[0]
+        assert row["architecture_id"] == "their_models:net@hidden=12"
+        assert row["params"] == 64 * 12 + 12 + 12 * 10 + 10
+        assert row["preprocessing"] == {"mean": [0.3], "std": [0.4]}
+
+    def test_a_factory_that_returns_its_weights(self, cli: Cli, theirs: str) -> None:
+        code, out, err = self.evaluate(cli, "--arch", f"{theirs}:net")
+        assert code == 0, err
+        again = self.evaluate(cli, "--arch", f"{theirs}:net")
+        assert json.loads(again[1])[0]["evaluation_id"] == json.loads(out)[0]["evaluation_id"]
+
+    def test_random_weights_are_refused(self, cli: Cli, theirs: str) -> None:
+        code, out, err = self.evaluate(cli, "--arch", f"{theirs}:random")
+        assert code != 0
+        assert "random" in err
+        assert "[]" in out or not out
+
+    def test_outputs_without_logits_are_refused(self, cli: Cli, theirs: str) -> None:
+        code, _, err = self.evaluate(cli, "--arch", f"{theirs}:pair")
+        assert code != 0
+        assert "no logits were recognised" in err
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            (("--mean", "0.3"), "together"),
+            (("--mean", "a", "--std", "1"), "numbers"),
+            (("--mean", "0.1,0.2", "--std", "1"), "channels"),
+            (("--mean", "0.1", "--std", "0"), "positive"),
+            (("--input-size", "28", "--interpolation", "cubic"), "interpolation"),
+            (("--weights", "DEFAULT"), "there is no weights file"),
+        ],
+    )
+    def test_a_mistake_gets_one_sentence(self, cli: Cli, theirs: str, words: tuple[str, ...], says: str) -> None:
+        code, _, err = self.evaluate(cli, "--arch", f"{theirs}:net", *words)
+        assert code == 2
+        assert says in err
+
+    def test_larger_images_are_another_evaluation(self, cli: Cli, home_with_weights: Path) -> None:
+        words = ("--arch", "resnet18@width=8")
+        plain = json.loads(self.evaluate(cli, *words)[1])[0]
+        code, out, err = self.evaluate(cli, *words, "--input-size", "16")
+        assert code == 0, err
+        larger = json.loads(out)[0]
+        assert larger["evaluation_id"] != plain["evaluation_id"]
+        assert larger["dataset_id"] != plain["dataset_id"]
