@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from models import home as home_of_files
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,5 @@ class Settings:
 
 def load(store: Path | None = None) -> Settings:
     """The settings in force: `NASROB_HOME`, else the platform's data directory; `store` overrides the results file."""
-    given = os.environ.get("NASROB_HOME")
-    if given:
-        home = Path(given).expanduser()
-    else:
-        import platformdirs
-
-        home = Path(platformdirs.user_data_dir("nasrob-tui", appauthor=False))
-    home = home.absolute()
+    home = home_of_files.folder()
     return Settings(home=home, store=(store.expanduser().absolute() if store else home / "results.duckdb"))

@@ -200,6 +200,39 @@ class Preprocessing:
         if any(not math.isfinite(v) for v in (*self.mean, *self.std)) or any(s <= 0 for s in self.std):
             raise InvalidSpec("mean and std must be finite, and std positive.")
 
+    @classmethod
+    def parse(cls, mean: str | None, std: str | None) -> Preprocessing | None:
+        """Read `--mean` and `--std`: numbers or fractions with commas between. None when neither is given."""
+        if mean is None and std is None:
+            return None
+        if mean is None or std is None:
+            raise InvalidSpec("--mean and --std belong together: give both, or neither for the dataset's.")
+        return cls(_numbers(mean, "--mean"), _numbers(std, "--std"))
+
+    def of_channels(self, channels: int) -> Preprocessing:
+        """The same with one number a channel: a single one stands for all. Raises `InvalidSpec` for another count."""
+        if len(self.mean) == channels:
+            return self
+        if len(self.mean) == 1:
+            return Preprocessing(self.mean * channels, self.std * channels)
+        raise InvalidSpec(
+            f"the images have {channels} channel{'s' * (channels != 1)}: give --mean and --std one number, or one a "
+            "channel."
+        )
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        found = []
+        for part in text.replace(";", ",").split(","):
+            above, _, below = part.partition("/")
+            found.append(float(Fraction(above.strip()) / Fraction(below.strip() or "1")))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise InvalidSpec(
+            f"{option} {text!r} is no list of numbers: write 0.49,0.48,0.45 or 125/255,123/255."
+        ) from None
+    return tuple(found)
+
 
 @dataclass(frozen=True)
 class EvaluationSpec:

@@ -12,7 +12,6 @@ from explorer.cli.options import DataRootOption, DeviceOption, FormatOption, Set
 from explorer.render import Column, Format
 
 if TYPE_CHECKING:
-    from models.specs import Preprocessing
     from models.weights.adding import Matched
     from models.weights.catalogue import WeightsFile, WeightsRecord
 
@@ -129,6 +128,7 @@ def add(
     from explorer.jobs import rows
     from explorer.jobs.planning import parse_options
     from models import devices
+    from models.specs import Preprocessing
     from models.weights import adding, catalogue
 
     devices.check_name(device)
@@ -137,7 +137,7 @@ def add(
         architecture=arch,
         dataset=dataset,
         options=parse_options(set_ or ()),
-        preprocessing=_preprocessing(mean, std),
+        preprocessing=Preprocessing.parse(mean, std),
         name=name,
         source=origin,
         entry=entry,
@@ -179,35 +179,6 @@ def add(
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _preprocessing(mean: str | None, std: str | None) -> Preprocessing | None:
-    """The normalisation that was given; both or none."""
-    from models.errors import InvalidSpec
-    from models.specs import Preprocessing
-
-    if mean is None and std is None:
-        return None
-    if mean is None or std is None:
-        raise InvalidSpec("--mean and --std belong together: give both, or neither for the dataset's.")
-    return Preprocessing(_numbers(mean, "--mean"), _numbers(std, "--std"))
-
-
-def _numbers(text: str, option: str) -> tuple[float, ...]:
-    from fractions import Fraction
-
-    from models.errors import InvalidSpec
-
-    try:
-        found = []
-        for part in text.replace(";", ",").split(","):
-            above, _, below = part.partition("/")
-            found.append(float(Fraction(above.strip()) / Fraction(below.strip() or "1")))
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise InvalidSpec(
-            f"{option} {text!r} is no list of numbers: write 0.49,0.48,0.45 or 125/255,123/255."
-        ) from None
-    return tuple(found)
 
 
 def _refuse_other(path: Path, matched: Matched, force: bool) -> None:

@@ -164,7 +164,9 @@ def resolve_models(asked: Asked, dataset: Dataset, settings: Settings) -> list[C
         architectures.parse_architecture(text, _options_for(text, overrides, asked.architectures), scale=scale)
         for text in asked.architectures
     ]
-    context = _Context(asked, dataset, catalogue.scan(settings.weights_folders), _preprocessing(asked, dataset))
+    given = Preprocessing.parse(asked.mean, asked.std)
+    normal = given.of_channels(dataset.image_shape[0]) if given is not None else None
+    context = _Context(asked, dataset, catalogue.scan(settings.weights_folders), normal)
     if not asked.weights:
         if not specs:
             raise ExplorerError("name at least one --arch: `nasrob-tui archs` lists them.")
@@ -204,27 +206,6 @@ class _Context:
         spec = catalogue.architecture_of(record, file.path, given=spec)
         geometry = Geometry.parse(record.geometry) if record.geometry else None
         return self.model(spec, str(file.path), record.tensors_sha256, record.preprocessing, geometry)
-
-
-def _preprocessing(asked: Asked, dataset: Dataset) -> Preprocessing | None:
-    """`--mean` and `--std`, None when neither is given."""
-    if asked.mean is None and asked.std is None:
-        return None
-    if asked.mean is None or asked.std is None:
-        raise InvalidSpec("give --mean and --std together: one number, or one a channel with commas between.")
-    values = []
-    for flag, text in (("--mean", asked.mean), ("--std", asked.std)):
-        try:
-            numbers = [float(part) for part in text.split(",")]
-        except ValueError:
-            raise InvalidSpec(
-                f"{flag} {text!r} is not numbers with commas between, such as 0.485,0.456,0.406."
-            ) from None
-        channels = dataset.image_shape[0]
-        if len(numbers) not in (1, channels):
-            raise InvalidSpec(f"{flag} has {len(numbers)} numbers and {dataset.name} has {channels} channels.")
-        values.append(tuple(numbers * channels if len(numbers) == 1 else numbers))
-    return Preprocessing(*values)
 
 
 def parse_options(options: Sequence[str], *, flag: str = "--set") -> dict[str, str]:

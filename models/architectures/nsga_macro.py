@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.architectures import nsga_macro_space
 from models.architectures.nsga_macro_space import Graph
+from models.architectures.operations import Halve
 
 #: In a dense node the inner width is this many times the growth, as in DenseNet.
 BOTTLENECK = 4
@@ -122,16 +123,6 @@ class DensePhase(Phase):
             dense_node(width(node), growth) if node in graph else nn.Identity() for node in range(1, output)
         )
         self.out = nn.Sequential(self.last_conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
-
-
-class Halve(nn.MaxPool2d):
-    """2x2 max-pool that passes a map of side 1 through, so that small images survive many phases."""
-
-    def __init__(self) -> None:
-        super().__init__(kernel_size=2, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x if min(x.shape[2:]) < 2 else super().forward(x)
 
 
 class MacroNetwork(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-class _Convolution(nn.Module):
+class Convolution(nn.Module):
     """A sequence under the name `op`, as published checkpoints have it."""
 
     def __init__(self, *layers: nn.Module) -> None:
@@ -24,27 +24,43 @@ class _Convolution(nn.Module):
         return out
 
 
-def relu_conv_bn(channels_in: int, channels_out: int) -> nn.Module:
+class Halve(nn.MaxPool2d):
+    """2x2 max-pool that passes a map of side 1 through, so that 8x8 images survive many of them."""
+
+    def __init__(self) -> None:
+        super().__init__(kernel_size=2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if min(x.shape[2:]) < 2 else super().forward(x)
+
+
+def relu_conv_bn(channels_in: int, channels_out: int, *, affine: bool = True) -> nn.Module:
     """ReLU, 1x1 convolution, BatchNorm: brings a cell's input to the cell's width."""
-    return _Convolution(nn.ReLU(), nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out))
+    return Convolution(
+        nn.ReLU(),
+        nn.Conv2d(channels_in, channels_out, 1, bias=False),
+        nn.BatchNorm2d(channels_out, affine=affine),
+    )
 
 
-def _separable(channels: int, kernel: int, stride: int, *, dilation: int = 1) -> list[nn.Module]:
+def _separable(channels: int, kernel: int, stride: int, *, dilation: int = 1, affine: bool = True) -> list[nn.Module]:
     padding = dilation * (kernel - 1) // 2
     return [
         nn.ReLU(),
         nn.Conv2d(channels, channels, kernel, stride, padding, dilation=dilation, groups=channels, bias=False),
         nn.Conv2d(channels, channels, 1, bias=False),
-        nn.BatchNorm2d(channels),
+        nn.BatchNorm2d(channels, affine=affine),
     ]
 
 
-def _sep_conv(channels: int, kernel: int, stride: int) -> nn.Module:
-    return _Convolution(*_separable(channels, kernel, stride), *_separable(channels, kernel, 1))
+def sep_conv(channels: int, kernel: int, stride: int, *, affine: bool = True) -> nn.Module:
+    """Two separable convolutions, the first with the stride."""
+    first, second = (_separable(channels, kernel, step, affine=affine) for step in (stride, 1))
+    return Convolution(*first, *second)
 
 
 def _dil_conv(channels: int, kernel: int, stride: int) -> nn.Module:
-    return _Convolution(*_separable(channels, kernel, stride, dilation=2))
+    return Convolution(*_separable(channels, kernel, stride, dilation=2))
 
 
 class FactorizedReduce(nn.Module):
@@ -54,14 +70,14 @@ class FactorizedReduce(nn.Module):
     the far edge, which leaves even sides, and so every published network, exactly as they are.
     """
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, *, affine: bool = True) -> None:
         super().__init__()
         if channels_out % 2:
             raise ValueError(f"FactorizedReduce needs an even number of output channels, not {channels_out}")
         self.relu = nn.ReLU()
         self.conv_1 = nn.Conv2d(channels_in, channels_out // 2, 1, stride=2, bias=False)
         self.conv_2 = nn.Conv2d(channels_in, channels_out // 2, 1, stride=2, bias=False)
-        self.bn = nn.BatchNorm2d(channels_out)
+        self.bn = nn.BatchNorm2d(channels_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(x)
@@ -135,12 +151,12 @@ OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
     "max_pool_3x3": lambda c, s: nn.MaxPool2d(3, stride=s, padding=1),
     "avg_pool_3x3": lambda c, s: nn.AvgPool2d(3, stride=s, padding=1, count_include_pad=False),
     "skip_connect": lambda c, s: nn.Identity() if s == 1 else FactorizedReduce(c, c),
-    "sep_conv_3x3": lambda c, s: _sep_conv(c, 3, s),
-    "sep_conv_5x5": lambda c, s: _sep_conv(c, 5, s),
-    "sep_conv_7x7": lambda c, s: _sep_conv(c, 7, s),
+    "sep_conv_3x3": lambda c, s: sep_conv(c, 3, s),
+    "sep_conv_5x5": lambda c, s: sep_conv(c, 5, s),
+    "sep_conv_7x7": lambda c, s: sep_conv(c, 7, s),
     "dil_conv_3x3": lambda c, s: _dil_conv(c, 3, s),
     "dil_conv_5x5": lambda c, s: _dil_conv(c, 5, s),
     # Under `op` in the code it was published with (AutoDL-Projects), while DARTS's 7x1 has no such level.
-    "conv_3x1_1x3": lambda c, s: _Convolution(*_factorised(c, 3, s)),
+    "conv_3x1_1x3": lambda c, s: Convolution(*_factorised(c, 3, s)),
     "conv_7x1_1x7": lambda c, s: nn.Sequential(*_factorised(c, 7, s)),
 }

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _SEED_MARK = "<seed>"
 #: Networks of DenseNAS whose block lists are in none of the authors' code.
-_UNPUBLISHED = ("densenas-large", "densenas-r1", "densenas-r2", "densenas-r3")
+UNPUBLISHED = ("densenas-large", "densenas-r1", "densenas-r2", "densenas-r3")
 _SEED = re.compile(r"0|[1-9]\d{0,17}")
 
 
@@ -181,7 +181,7 @@ def find(name: str) -> Architecture:
     known = _by_folded_name()
     if wanted in known and _SEED_MARK not in wanted:
         return entries()[known[wanted]]
-    if wanted in _UNPUBLISHED:
+    if is_unpublished(name):
         raise InvalidSpec(
             f"the blocks of {wanted} were published only beside its weights: give the net_config file that came with "
             "them as --arch file:PATH, or let `nasrob-tui weights add` read them off the weights."
@@ -191,6 +191,11 @@ def find(name: str) -> Architecture:
         return made
     names: Iterable[str] = [n for n in known if _SEED_MARK not in n]
     raise UnknownName("architecture", name, names, listing="nasrob-tui archs")
+
+
+def is_unpublished(name: str) -> bool:
+    """Whether a name stands for a network whose definition only its weights hold."""
+    return _folded(name) in UNPUBLISHED
 
 
 def _sampled(wanted: str, written: str) -> Architecture | None:

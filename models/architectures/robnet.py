@@ -13,53 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.architectures import operations, robnet_space
+from models.architectures import robnet_space
+from models.architectures.operations import FactorizedReduce, Zero, relu_conv_bn, sep_conv
 from models.errors import InvalidSpec
 
 
-def _norm(channels: int) -> nn.Module:
-    return nn.BatchNorm2d(channels, affine=False)
-
-
-class Convolution(nn.Module):
-    """A sequence under the name `op`, as published checkpoints have it."""
-
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.op = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.op(x)
-        return out
-
-
-def relu_conv_bn(channels_in: int, channels_out: int) -> nn.Module:
-    return Convolution(nn.ReLU(), nn.Conv2d(channels_in, channels_out, 1, bias=False), _norm(channels_out))
-
-
-def sep_conv(channels: int, stride: int) -> nn.Module:
-    """Two separable 3x3 convolutions, the first with the stride."""
-    layers: list[nn.Module] = []
-    for step in (stride, 1):
-        layers += [
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, step, 1, groups=channels, bias=False),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            _norm(channels),
-        ]
-    return Convolution(*layers)
-
-
-class FactorizedReduce(operations.FactorizedReduce):
-    """Halves height and width, without weight and bias in its BatchNorm."""
-
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__(channels_in, channels_out)
-        self.bn = nn.BatchNorm2d(channels_out, affine=False)
-
-
 def skip(channels: int, stride: int) -> nn.Module:
-    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels)
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine=False)
 
 
 class ResidualSepConv(nn.Module):
@@ -67,7 +27,7 @@ class ResidualSepConv(nn.Module):
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
-        self.conv = sep_conv(channels, stride)
+        self.conv = sep_conv(channels, 3, stride, affine=False)
         self.res = skip(channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,9 +43,9 @@ class Edge(nn.Module):
         self.op: nn.Module
         match code:
             case "00":
-                self.op = operations.Zero(stride)
+                self.op = Zero(stride)
             case "01":
-                self.op = sep_conv(channels, stride)
+                self.op = sep_conv(channels, 3, stride, affine=False)
             case "10":
                 self.op = skip(channels, stride)
             case _:
@@ -111,9 +71,11 @@ class DenseCell(nn.Module):
         super().__init__()
         before_last, last = inputs
         self.preprocess0: nn.Module = (
-            FactorizedReduce(before_last, channels) if after_reduction else relu_conv_bn(before_last, channels)
+            FactorizedReduce(before_last, channels, affine=False)
+            if after_reduction
+            else relu_conv_bn(before_last, channels, affine=False)
         )
-        self.preprocess1 = relu_conv_bn(last, channels)
+        self.preprocess1 = relu_conv_bn(last, channels, affine=False)
         sources = [source for node in range(robnet_space.NODES) for source in range(2 + node)]
         self._ops = nn.ModuleList(
             Edge(code, channels, 2 if reduction and source < 2 else 1)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from models.architectures.operations import Halve
+
 #: Convolutions before each of the five poolings, by the number of layers with weights.
 STAGES: dict[int, tuple[int, ...]] = {
     11: (1, 1, 2, 2, 2),
@@ -16,16 +18,6 @@ STAGES: dict[int, tuple[int, ...]] = {
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
-
-
-class Halve(nn.MaxPool2d):
-    """2x2 max-pool that passes a map of side 1 through, so that 8x8 images survive five of them."""
-
-    def __init__(self) -> None:
-        super().__init__(kernel_size=2, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x if min(x.shape[2:]) < 2 else super().forward(x)
 
 
 def convolutions(stages: tuple[int, ...], *, width: int, in_channels: int) -> nn.Sequential:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from models import home
+
 DATA_VARIABLE = "NASROB_DATA"
-HOME_VARIABLE = "NASROB_HOME"
-_APPLICATION = "nasrob-tui"
 
 
 def data_root(root: Path | None = None) -> Path:
@@ -19,20 +19,16 @@ def data_root(root: Path | None = None) -> Path:
         return Path(root).expanduser().absolute()
     if given := os.environ.get(DATA_VARIABLE):
         return Path(given).expanduser().absolute()
-    if home := os.environ.get(HOME_VARIABLE):
-        return Path(home).expanduser().absolute() / "data"
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir(_APPLICATION, appauthor=False)).absolute() / "data"
+    return home.folder() / "data"
 
 
 def cache_folder() -> Path:
     """The folder for what can be computed again: `cache` below `NASROB_HOME`, else the platform's cache directory."""
-    if home := os.environ.get(HOME_VARIABLE):
-        return Path(home).expanduser().absolute() / "cache"
+    if os.environ.get(home.VARIABLE):
+        return home.folder() / "cache"
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir(_APPLICATION, appauthor=False)).absolute()
+    return Path(platformdirs.user_cache_dir(home.APPLICATION, appauthor=False)).absolute()
 
 
 def first_existing(paths: Iterable[Path]) -> Path | None:

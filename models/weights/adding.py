@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from models.architectures import registry
+from models.architectures import definitions, densenas_inference, registry
+from models.architectures.definitions import Definition
 from models.datasets import registry as datasets
 from models.datasets.registry import Dataset
 from models.errors import DataError, InvalidSpec, WeightsError
@@ -78,7 +79,7 @@ def matched(wanted: Wanted, *, say: Say, software_version: str, created_at: str)
     if name is None:
         raise WeightsError(f"{path} does not say what it was trained on: name it with --dataset.")
     dataset = datasets.find(name)
-    given = _of_channels(wanted.preprocessing, dataset)
+    given = wanted.preprocessing.of_channels(dataset.image_shape[0]) if wanted.preprocessing is not None else None
     if record is not None and record.dataset != dataset.name:
         raise WeightsError(f"{path} was made for {record.dataset}, not for {dataset.name}: leave --dataset out.")
     if record is not None:
@@ -183,19 +184,6 @@ def file_name(match: Matched) -> str:
     return f"{stem}-{match.loaded.sha256[:8]}.safetensors"
 
 
-def _of_channels(given: Preprocessing | None, dataset: Dataset) -> Preprocessing | None:
-    """The normalisation that a person gave, one number a channel: a single one stands for all."""
-    channels = dataset.image_shape[0]
-    if given is None or len(given.mean) == len(given.std) == channels:
-        return given
-    if len(given.mean) == len(given.std) == 1:
-        return Preprocessing(given.mean * channels, given.std * channels)
-    raise InvalidSpec(
-        f"images of {dataset.name} have {channels} channel{'s' * (channels != 1)}: give --mean and --std one number, "
-        "or one a channel."
-    )
-
-
 def _named(wanted: Wanted, record: WeightsRecord) -> ArchitectureSpec | None:
     """The architecture that a person named for a file with a record; options that were not given are the record's."""
     if wanted.architecture is None:
@@ -220,7 +208,8 @@ def _guess(contents: Contents, wanted: Wanted, dataset: Dataset, say: Say) -> Gu
             f"{contents.path} does not say which architecture it is for: name it with --arch."
             + (f" By names and shapes of its tensors it could be {fits}." if fits else "")
         )
-    entry = registry.find(split_options(wanted.architecture)[0])
+    name = split_options(wanted.architecture)[0]
+    entry = registry.find(_blocks_of(contents, say) if registry.is_unpublished(name) else name)
     given = _given(wanted, wanted.architecture)
     entry.resolve(given)  # Options that it does not have are an error here, not a misfit.
     guess = inference.infer(contents, entry, given, num_classes=classes, in_channels=channels, entry=wanted.entry)
@@ -252,6 +241,20 @@ def _guess(contents: Contents, wanted: Wanted, dataset: Dataset, say: Say) -> Gu
     raise WeightsError(
         f"{contents.path} does not fit {guess.spec.canonical}, its nearest size: tensors {guess.fit.misfit()}.{hint}"
     )
+
+
+def _blocks_of(contents: Contents, say: Say) -> str:
+    """The name of the DenseNAS network that the tensors are of, for one whose blocks nobody printed.
+
+    `say` gets what the tensors leave open and how it was filled in. Raises `WeightsError` when they are of none.
+    """
+    stem = "input_block.0.weight"
+    prefix = next((name.removesuffix(stem) for name in contents.tensors if name.endswith(stem)), "")
+    shapes = {name.removeprefix(prefix): tuple(t.shape) for name, t in contents.tensors.items() if prefix in name}
+    inferred = densenas_inference.infer_net_config(shapes)
+    for assumption in inferred.assumptions:
+        say(f"assumed: {assumption}")
+    return definitions.remember(Definition.from_dict({"space": "densenas", "data": inferred.definition}))
 
 
 def _shown(guesses: Iterable[Guess]) -> str:

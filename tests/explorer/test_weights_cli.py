@@ -201,7 +201,7 @@ def test_misfits_are_reported_and_the_right_architecture_is_named(run: Cli, home
         (("--dataset", "digits", "--set", "depth=3"), "depth"),
         (("--dataset", "digits", "--mean", "0.5"), "--mean and --std belong together"),
         (("--dataset", "digits", "--mean", "half", "--std", "1"), "is no list of numbers"),
-        (("--dataset", "digits", "--mean", "0.5,0.5,0.5", "--std", "1,1,1"), "images of digits have 1 channel:"),
+        (("--dataset", "digits", "--mean", "0.5,0.5,0.5", "--std", "1,1,1"), "the images have 1 channel:"),
         (("--dataset", "digits", "--mean", "0.5", "--std", "0"), "std positive"),
         (("--dataset", "digits", "--entry", "ema"), "has no entry 'ema'; it has state_dict"),
         (("--dataset", "digits", "--name", "../../x"), "becomes the name of a file"),
@@ -326,3 +326,28 @@ def test_listing_needs_no_torch(trained: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert '"architecture": "resnet18@width=8"' in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_blocks_that_nobody_printed_are_read_off_the_weights(run: Cli, tmp_path: Path, home: Path) -> None:
+    """DenseNAS-R1's block list came only beside its weights; here a small network of the same kind stands for it."""
+    from models.architectures import definitions, registry
+    from models.architectures.definitions import Definition
+
+    blocks = [
+        [[32, 48], "basic_block", ["basic_block"], 1, 2],
+        [[48, 72], "basic_block", [], 0, 2],
+        [[72, 128], "basic_block", [], 0, 2],
+        [[128, 240], "basic_block", [], 0, 2],
+    ]
+    truth = Definition.from_dict({"space": "densenas", "data": {"net_type": "res", "net_config": blocks}})
+    torch.manual_seed(0)
+    spec = registry.parse_architecture(definitions.remember(truth))
+    network = registry.build(spec, num_classes=1000, in_channels=3)
+    path = tmp_path / "weights.pt"
+    torch.save({f"module.{k}": v for k, v in network.state_dict().items()}, path)
+    code, out, err = run(
+        "add", str(path), "--arch", "DenseNAS-R1", "--dataset", "imagenet", "--no-measure", "--format", "json"
+    )
+    assert code == 0, err
+    assert "assumed: " in err
+    assert json.loads(out)[0]["architecture"] == spec.canonical
