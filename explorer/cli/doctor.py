@@ -26,7 +26,11 @@ _PACKAGES = (
     "rich",
     "safetensors",
     "numpy",
+    "pillow",
+    "scipy",
 )
+#: What some architectures and datasets need; nobody has to have it.
+_OPTIONAL = {"timm": "for timm: models", "foolbox": "for the foolbox- datasets"}
 
 
 def command(store: StoreOption = None, format: FormatOption = Format.table) -> None:
@@ -36,7 +40,9 @@ def command(store: StoreOption = None, format: FormatOption = Format.table) -> N
     found = settings.load(store)
     rows: list[dict[str, Any]] = [_row("python", f"{platform.python_version()} ({platform.platform()})")]
     rows += [_package(name) for name in _PACKAGES]
+    rows += [_optional(name, what) for name, what in _OPTIONAL.items()]
     rows += [_folder("home", found.home), _store(found.store), _weights(found.weights_folders), _jobs(found.jobs)]
+    rows.append(_data())
     rows += _devices()
     names = ("item", "value", "ok", "advice")
     render.print_rows(rows, form=format, columns=[Column(n, n) for n in names], names=names)
@@ -55,6 +61,20 @@ def _package(name: str) -> dict[str, Any]:
     if name == "duckdb" and version == "2.0.0":
         return _row(name, version, False, "2.0.0 returns wrong rows from Python data: pip install 'duckdb!=2.0.0'")
     return _row(name, version)
+
+
+def _optional(name: str, what: str) -> dict[str, Any]:
+    try:
+        return _row(name, metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return _row(name, f"not installed, {what}")
+
+
+def _data() -> dict[str, Any]:
+    from models.datasets import registry
+
+    here = [name for name, d in registry.entries().items() if registry.locate(d, d.test_split) is not None]
+    return _row("data", f"{registry.data_root()}; here: {', '.join(here)}")
 
 
 def _folder(item: str, path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -294,7 +295,9 @@ def _work(job: Any, json_progress: bool) -> tuple[int, list[str]]:
     stop.install()
     with JsonProgress(sys.stderr) if json_progress else progress_for(sys.stderr) as listener:
         runner = Runner(job, job.request(), listeners=[listener], stop=stop)
-        return runner.run(), runner.evaluation_ids
+        # A network of somebody else may print; stdout is for the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            return runner.run(), runner.evaluation_ids
 
 
 def _print_results(store: Path, identities: list[str], form: Format) -> None:

@@ -99,9 +99,14 @@ def plan(asked: Asked, settings: Settings) -> list[Request]:
                     slots=asked.slots,
                     force=asked.force,
                     data_root=str(root) if root else None,
+                    import_from=str(Path.cwd()) if any(_is_code(m.architecture) for m in models) else None,
                 )
             )
     return requests
+
+
+def _is_code(architecture: str) -> bool:
+    return external.is_factory(architecture.partition("@")[0])
 
 
 def _with_geometry(dataset: Dataset, asked: Asked) -> Dataset:

@@ -42,6 +42,8 @@ class Request:
     slots: int | None = None
     force: bool = False
     data_root: str | None = None
+    #: Folder in which the request was made, where it needs a module that may lie there.
+    import_from: str | None = None
     version: int = field(default=VERSION)
 
     def to_json(self) -> str:

@@ -15,6 +15,7 @@ from explorer.errors import ExplorerError
 from explorer.jobs import rows
 from explorer.jobs.folder import Event, Job
 from explorer.jobs.request import Request, RequestedModel
+from models.architectures import external
 from models.architectures import registry as architectures
 from models.datasets import registry as datasets
 from models.errors import ModelsError, WeightsError
@@ -150,6 +151,8 @@ class Runner:
         from models import devices
 
         request = self.request
+        if request.import_from is not None:
+            external.search_also(request.import_from)
         device = devices.choose(request.device)
         threads = devices.set_threads(request.threads)
         label = devices.label(device)

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from models.errors import InvalidSpec, UnknownName
@@ -145,6 +146,21 @@ class Published:
     resize: int | None
     crop: int
     interpolation: Literal["bilinear", "bicubic"]
+
+
+#: Folders that modules of factories are looked for in after `sys.path`; the current folder is, too.
+_folders: list[str] = []
+
+
+def search_also(folder: str) -> None:
+    """Look for factories' modules in a folder too: the one in which a job was asked for."""
+    if folder not in _folders:
+        _folders.append(folder)
+
+
+def import_folders() -> list[str]:
+    """Folders that factories' modules may lie in, besides `sys.path`."""
+    return [str(Path.cwd()), *_folders]
 
 
 def is_factory(name: str) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from models.architectures import external
 from models.errors import InvalidSpec, UnknownName
 
 
@@ -61,16 +62,16 @@ def imported(*, target: str, num_classes: int, in_channels: int, **options: Any)
     `InvalidSpec` when there is no such factory, or it does not return a module.
     """
     module_name, _, path = target.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    sys.path.extend(folder for folder in external.import_folders() if folder not in sys.path)
     try:
-        factory: Any = importlib.import_module(module_name)
+        # What their code prints is talk, and stdout is for data.
+        with contextlib.redirect_stdout(sys.stderr):
+            factory: Any = importlib.import_module(module_name)
     except ImportError as error:
         raise InvalidSpec(
             f"cannot import {module_name} ({_first_line(error)}): install its package here, or run in its folder."
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidSpec(f"importing {module_name} failed: {type(error).__name__}: {_first_line(error)}.") from error
     for part in path.split("."):
         if not hasattr(factory, part):
@@ -83,10 +84,10 @@ def imported(*, target: str, num_classes: int, in_channels: int, **options: Any)
         raise InvalidSpec(f"{target} is a {type(factory).__name__}, not a function that returns a module.")
     arguments = {**_accepted(factory, {"num_classes": num_classes, "in_channels": in_channels}), **options}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             warnings.simplefilter("ignore", DeprecationWarning)
             network = factory(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         given = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
         raise InvalidSpec(
             f"{target}({given}) failed: {type(error).__name__}: {_first_line(error)}. Give its arguments with --set."

@@ -33,6 +33,15 @@ class Pair(nn.Module):
 def pair():
     return Pair()
 
+print("their module talks")
+
+def loud():
+    print("their factory talks")
+    return net()
+
+def leaving():
+    raise SystemExit(7)
+
 def random(num_classes=10):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
 """
@@ -223,6 +232,17 @@ class TestBringYourOwn:
         assert code == 0, err
         again = self.evaluate(cli, "--arch", f"{theirs}:net")
         assert json.loads(again[1])[0]["evaluation_id"] == json.loads(out)[0]["evaluation_id"]
+
+    def test_what_their_code_prints_is_not_data(self, cli: Cli, theirs: str) -> None:
+        code, out, err = self.evaluate(cli, "--arch", f"{theirs}:loud")
+        assert code == 0, err
+        assert json.loads(out)
+        assert "their factory talks" in err
+
+    def test_code_that_leaves_does_not_take_us_along(self, cli: Cli, theirs: str) -> None:
+        code, _, err = self.evaluate(cli, "--arch", f"{theirs}:leaving")
+        assert code == 2
+        assert "SystemExit" in err
 
     def test_random_weights_are_refused(self, cli: Cli, theirs: str) -> None:
         code, out, err = self.evaluate(cli, "--arch", f"{theirs}:random")
