@@ -39,6 +39,8 @@ class Option:
     maximum: int = 0
     choices: tuple[str, ...] = ()
     quiet: bool = False
+    #: Other names that a person may use.
+    aliases: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, name: str, data: dict[str, Any]) -> Option:
@@ -55,6 +57,7 @@ class Option:
             maximum=data.get("max", 0),
             choices=tuple(data.get("choices", ())),
             quiet=data.get("quiet", False),
+            aliases=tuple(data.get("aliases", ())),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,9 +76,9 @@ class Option:
         """The value in its type; raises `InvalidSpec` when it is none that the option takes."""
         text = str(value).strip().lower()
         if self.kind == "bool":
-            if text not in ("true", "false"):
+            if text not in ("true", "false", "1", "0"):
                 raise InvalidSpec(f"{architecture}: option {self.name} is true or false, not {str(value)!r}.")
-            return text == "true"
+            return text in ("true", "1")
         if self.kind == "choice":
             if text not in self.choices:
                 raise InvalidSpec(

@@ -80,6 +80,8 @@ class Architecture:
         if self.free_options:
             return ArchitectureSpec(self.name, tuple((k, external.read_value(v)) for k, v in given.items()))
         known = {o.name: o for o in self.options}
+        full = {alias: o.name for o in self.options for alias in o.aliases}
+        given = {full.get(key.lower(), key): value for key, value in given.items()}
         for key in given:
             if key not in known:
                 raise UnknownName(f"option of {self.name}", key, known, listing=f"nasrob-tui archs show {self.name}")

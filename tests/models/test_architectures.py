@@ -134,8 +134,8 @@ LOGITS: list[tuple[str, dict[str, Any], list[float]]] = [
     ("FairDARTS_c", {"init_channels": 4, "layers": 3}, [-3.956375, -1.72495, -0.150844, 1.245918]),
     ("FairDARTS_g", {"init_channels": 4, "layers": 3}, [0.79463, 3.577397, -1.687686, -2.60579]),
     ("DCO_EDGE_BS_64", {"init_channels": 4, "layers": 3}, [114.974189, -26.44049, -66.40267, -101.394586]),
-    ("NSGANet_micro", {"init_channels": 8, "layers": 5, "increment": 4}, [0.026551, 1.278236, -0.464041, 0.242345]),
-    ("NSGANet_micro", {"init_channels": 8, "layers": 3, "increment": 0}, [1.384288, 0.363213, -1.49154, 0.124803]),
+    ("nsganet", {"init_channels": 8, "layers": 5, "increment": 4}, [0.026551, 1.278236, -0.464041, 0.242345]),
+    ("nsganet", {"init_channels": 8, "layers": 3, "se": "1", "increment": 0}, [1.384288, 0.363213, -1.49154, 0.124803]),
 ]
 
 
