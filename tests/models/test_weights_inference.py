@@ -212,7 +212,7 @@ def test_misfits_count_and_name_the_first_of_each_kind(tmp_path: Path) -> None:
         ("pdarts_PDARTS_imagenet_C2_L4_aux", "pdarts@init_channels=2,layers=4,form=imagenet"),
         (
             "nsga_micro_pyramid_C4_L5_inc2_SE1",
-            "nsganet-micro@init_channels=4,layers=5,increment=2,squeeze_excitation=true",
+            "nsganet@init_channels=4,layers=5,increment=2,squeeze_excitation=true",
         ),
         ("nsga_macro_NSGANet_dense_16", "nsganet-macro@init_channels=16,growth=8"),
     ],
