@@ -12,7 +12,7 @@ from models.architectures.options import scale_of
 from models.errors import InvalidSpec
 
 #: Seeds tried for one that fits before giving up.
-MOST_TRIES = 2_000
+MOST_TRIES = 300
 
 _STEMS = {"darts": "darts-random-", "nasbench201": "nasbench201-random-"}
 _SIZES = {"darts": genotypes.GENOTYPES_IN_SPACE, "nasbench201": nasbench201_space.SPACE_SIZE}
@@ -75,11 +75,12 @@ def draw(
     while len(found) < count:
         name = f"{_STEMS[space]}{seed + tried}"
         spec = registry.parse_architecture(name, options, scale=scale_of(image_shape))
-        params, macs = counting.count(spec, num_classes=num_classes, image_shape=image_shape)
+        params = counting.layout(counting.skeleton(spec, num_classes=num_classes, in_channels=image_shape[0])).params
         smallest, largest = min(smallest or params, params), max(largest, params)
         if (low is None or params >= low) and (high is None or params <= high):
             definition = registry.find(spec.name).definition
             assert definition is not None
+            macs = counting.count(spec, num_classes=num_classes, image_shape=image_shape)[1]
             found.append(Sampled(name, spec.canonical, seed + tried, params, macs, definition.to_dict()))
             since = 0
         tried += 1

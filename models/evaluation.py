@@ -104,6 +104,11 @@ class Evaluator:
                             return
                     break
                 except (RuntimeError, MemoryError) as error:
+                    if "does not require grad" in str(error):
+                        raise EvaluationError(
+                            "the model's output has no gradient with respect to its input (torch.no_grad or detach in "
+                            "its forward?), and this attack needs one."
+                        ) from error
                     if not is_out_of_memory(error):
                         raise
                 if self.slots == 1:

@@ -241,6 +241,8 @@ class EvaluationSpec:
     the device, the number of slots and threads, and the moment are recorded but do not make another evaluation.
     """
 
+    #: The architecture's canonical text: layers without tensors (pooling, activations) change what tensors compute.
+    architecture: str
     model_sha256: str
     preprocessing: Preprocessing
     dataset_fingerprint: str
@@ -249,6 +251,8 @@ class EvaluationSpec:
     n_examples: int
     attack: AttackSpec
     precision: str = "float32"
+    #: Digest of the code of a network that a person's factory builds.
+    code: str | None = None
     engine_revision: int = field(default=ENGINE_REVISION)
 
     @property

@@ -71,7 +71,9 @@ class Request:
         """The folder that datasets are looked for in, None for the usual one."""
         return Path(self.data_root) if self.data_root else None
 
-    def evaluation(self, model: RequestedModel, attack: AttackSpec, sha256: str | None = None) -> EvaluationSpec:
+    def evaluation(
+        self, model: RequestedModel, attack: AttackSpec, sha256: str | None = None, code: str | None = None
+    ) -> EvaluationSpec:
         """The specification, and so the identity, of one evaluation of this request."""
         from models.datasets import registry
 
@@ -81,6 +83,8 @@ class Request:
         if identity is None:
             raise ValueError("the model's SHA-256 is not known before its weights are read")
         return EvaluationSpec(
+            architecture=model.architecture,
+            code=code,
             model_sha256=identity,
             preprocessing=Preprocessing(model.mean, model.std),
             dataset_fingerprint=examples.fingerprint,

@@ -142,6 +142,9 @@ class Runner:
                 raise
         except KeyboardInterrupt:
             exit_code = errors.INTERRUPTED
+        except SystemExit as leaving:
+            # A network of somebody else called sys.exit.
+            self.emit("error", message=f"the model's code left the program (SystemExit: {leaving}).")
         finally:
             state = {errors.OK: "complete", errors.INTERRUPTED: "cancelled"}.get(exit_code, "failed")
             self.emit("job_finished", state=state, exit_code=exit_code)
@@ -201,6 +204,7 @@ class Subject:
 
     def __init__(self, runner: Runner, model: RequestedModel, device: str, device_label: str) -> None:
         from models import counting
+        from models.architectures import factories
         from models.evaluation import Evaluator
         from models.weights import sources
 
@@ -216,16 +220,34 @@ class Subject:
         self.loaded: LoadedModel = sources.load(model.weights, self.spec, self.dataset, preprocessing=normal)
         if model.sha256 is not None and model.sha256 != self.loaded.sha256:
             raise WeightsError(f"{model.weights} has changed since the job was written: ask for it again.")
+        self.code = factories.source_digest(self.spec.name) if external.is_factory(self.spec.name) else None
+        self._refuse_another_architecture()
         self.counts = counting.of_network(self.loaded.classifier.network, self.dataset.image_shape)
         self.evaluator: Evaluator = Evaluator(self.loaded.classifier, self.examples, device=device, slots=request.slots)
         self.evaluator.check(self.indices)
+
+    def _refuse_another_architecture(self) -> None:
+        """A model is known by its tensors, so a store holds one architecture for them.
+
+        Networks that differ only in layers without tensors (pooling, activations) can share all tensors; results of one
+        must never stand under the name of the other.
+        """
+        with self.runner.store.read() as connection:
+            row = connection.execute(
+                "SELECT architecture_id FROM models WHERE model_sha256 = ?", [self.loaded.sha256]
+            ).fetchone()
+        if row is not None and row[0] != self.spec.canonical:
+            raise WeightsError(
+                f"these very tensors are in the store as {row[0]}: evaluate {self.spec.canonical} in another store "
+                "(--store FILE), so that the results of the two stay apart."
+            )
 
     def evaluate(self, attack: AttackSpec, number: int) -> None:
         """One evaluation: answered from the store, continued at the missing examples, or begun."""
         from store import results
 
         runner, request = self.runner, self.runner.request
-        spec = request.evaluation(self.model, attack, self.loaded.sha256)
+        spec = request.evaluation(self.model, attack, self.loaded.sha256, self.code)
         runner.evaluation_ids.append(spec.identity)
         opened = self._open(spec)
         done = {int(i) for i in opened.done}

@@ -33,6 +33,8 @@ from models.specs import canonical_json, digest
 #: Keys of a data file's entry that are about the definition, not part of it.
 _ABOUT = ("source", "published", "note", "provenance", "description", "also_in")
 _DIGITS = 12
+#: The longest definition that was published has less than a million characters.
+_MOST_CHARACTERS = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,7 @@ def read(text: str) -> Definition:
     if text.startswith(("{", "[")):
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         match value:
             case {"space": _, "data": _}:
@@ -248,10 +250,13 @@ def given(text: str) -> Definition | None:
     if text.startswith("file:"):
         path = Path(text.removeprefix("file:")).expanduser()
         try:
-            content = path.read_text(encoding="utf-8")
+            with path.open(encoding="utf-8") as file:
+                content = file.read(_MOST_CHARACTERS + 1)
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
             raise InvalidSpec(f"cannot read the definition {path}: {reason}.") from None
+        if len(content) > _MOST_CHARACTERS:
+            raise InvalidSpec(f"{path} is too large for a definition.")
         try:
             return read(content)
         except InvalidSpec as error:

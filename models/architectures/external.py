@@ -163,6 +163,12 @@ def import_folders() -> list[str]:
     return [str(Path.cwd()), *_folders]
 
 
+def target_of(name: str) -> str:
+    """`package.module:factory` of a factory's name, registered ones included."""
+    point = _entry_points().get(name)
+    return point.value if point is not None else name
+
+
 def is_factory(name: str) -> bool:
     """Whether a name stands for a callable that returns a network, perhaps with its weights."""
     return name in _entry_points() or (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import inspect
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -108,3 +110,17 @@ def _accepted(factory: Any, offered: dict[str, Any]) -> dict[str, Any]:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+def source_digest(name: str) -> str | None:
+    """SHA-256 of the source file of the module that a factory lies in, once it is imported; None when there is none.
+
+    Tensors do not say what a network computes from them: edited code is another network.
+    """
+    target = external.target_of(name)
+    module = sys.modules.get(target.partition(":")[0])
+    path = getattr(module, "__file__", None)
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else None
+    except OSError:
+        return None

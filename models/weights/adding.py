@@ -213,6 +213,16 @@ def _guess(contents: Contents, wanted: Wanted, dataset: Dataset, say: Say) -> Gu
     given = _given(wanted, wanted.architecture)
     entry.resolve(given)  # Options that it does not have are an error here, not a misfit.
     guess = inference.infer(contents, entry, given, num_classes=classes, in_channels=channels, entry=wanted.entry)
+    if guess is not None and not guess.fit.fits and entry.definition is not None:
+        # The same cells may stand in two skeletons (NSGA-Net's): the weights know in which.
+        twins = [e for e in registry.entries().values() if e.definition == entry.definition and e.name != entry.name]
+        for twin in twins:
+            other = inference.infer(
+                contents, twin, given, num_classes=classes, in_channels=channels, entry=wanted.entry
+            )
+            if other is not None and other.fit.fits:
+                entry, guess = twin, other
+                break
     if guess is None:
         raise WeightsError(f"{entry.name} cannot be built for {dataset.name} with these options: change --set.")
     for line in guess.fit.report(contents):

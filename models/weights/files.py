@@ -148,7 +148,9 @@ def model_of(
                 f"{contents.path} holds two different tensors for {name} and {others[0]}, which are one in "
                 f"{architecture.canonical}."
             )
-    network.load_state_dict(state | given)
+    # Updated in place: some modules (torchvision's MNASNet) read their version from the dictionary's metadata.
+    state.update(given)
+    network.load_state_dict(state)
     preprocessing = preprocessing or (record.preprocessing if record is not None else dataset.preprocessing)
     classifier = Classifier(network, preprocessing, dataset.n_classes)
     return LoadedModel(

@@ -42,6 +42,21 @@ def loud():
 def leaving():
     raise SystemExit(7)
 
+class Negated(nn.Sequential):
+    def forward(self, x):
+        return -super().forward(x)
+
+def negated():
+    return Negated(*net())
+
+class Detached(nn.Sequential):
+    def forward(self, x):
+        with torch.no_grad():
+            return super().forward(x)
+
+def detached():
+    return Detached(*net())
+
 def random(num_classes=10):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
 """
@@ -243,6 +258,26 @@ class TestBringYourOwn:
         code, _, err = self.evaluate(cli, "--arch", f"{theirs}:leaving")
         assert code == 2
         assert "SystemExit" in err
+
+    def test_the_same_tensors_in_another_network_are_not_the_same_evaluation(
+        self, cli: Cli, theirs: str, tmp_path: Path
+    ) -> None:
+        """Layers without tensors decide what tensors compute; one network's results never stand for the other's."""
+        first = json.loads(self.evaluate(cli, "--arch", f"{theirs}:net")[1])[0]
+        code, _, err = self.evaluate(cli, "--arch", f"{theirs}:negated")
+        assert code == 2
+        assert "another store" in err
+        code, out, err = self.evaluate(cli, "--arch", f"{theirs}:negated", "--store", str(tmp_path / "other.duckdb"))
+        assert code == 0, err
+        other = json.loads(out)[0]
+        assert other["model_sha256"] == first["model_sha256"]
+        assert other["evaluation_id"] != first["evaluation_id"]
+        assert other["clean_accuracy"] != first["clean_accuracy"]
+
+    def test_a_network_without_gradients_is_refused(self, cli: Cli, theirs: str) -> None:
+        code, _, err = self.evaluate(cli, "--arch", f"{theirs}:detached")
+        assert code != 0
+        assert "no gradient" in err
 
     def test_random_weights_are_refused(self, cli: Cli, theirs: str) -> None:
         code, out, err = self.evaluate(cli, "--arch", f"{theirs}:random")

@@ -22,8 +22,10 @@ from models.architectures import external, genotypes, registry
 from models.architectures.cells import CellNetwork
 from models.architectures.genotypes import DARTS_OPERATIONS, Cell, Genotype
 from models.architectures.options import scale_of
+from models.classifier import tensors_sha256
+from models.datasets import registry as datasets
 from models.errors import InvalidSpec, UnknownName
-from models.weights.files import network_tensors
+from models.weights.files import load_model, network_tensors
 from tests.models import formula
 
 GOLDEN = Path(os.environ.get("NASROB_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
@@ -215,6 +217,17 @@ def test_torchvision_models_run(name: str) -> None:
     assert logits.shape == (1, 7)
     (gradient,) = torch.autograd.grad(logits.sum(), x)
     assert (gradient != 0).any()
+
+
+def test_a_network_that_reads_its_version_from_the_state_dict_survives_a_file(tmp_path: Path) -> None:
+    """torchvision's MNASNet refuses a state dict without metadata, which safetensors has none of."""
+    cifar10 = datasets.find("cifar10")
+    spec = registry.parse_architecture("torchvision:mnasnet0_5")
+    network = registry.build(spec, num_classes=10, in_channels=3)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(save(network_tensors(network)))
+    loaded = load_model(path, spec, cifar10)
+    assert loaded.sha256 == tensors_sha256(network_tensors(network))
 
 
 def test_what_is_shipped_about_torchvision_is_what_it_says() -> None:
