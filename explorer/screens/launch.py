@@ -181,7 +181,8 @@ class LaunchScreen(Screen[None]):
         background(self, self._fetch_offer, name, group="offer")
 
     async def _fetch_offer(self, dataset: str) -> None:
-        await asyncio.sleep(TYPING_PAUSE)
+        if self.offer.models:
+            await asyncio.sleep(TYPING_PAUSE)
         self.post_message(self.Offered(await asyncio.to_thread(launching.offer, self.nasrob.settings, dataset)))
 
     @on(Offered)

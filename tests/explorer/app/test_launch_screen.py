@@ -111,7 +111,9 @@ async def test_the_form_can_be_walked_by_keys(make_app: MakeApp, settings: Setti
     add_weights(settings, "resnet18")
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("l", "space", "tab", "tab", "tab", "right", "space")
+        await pilot.press("l")
+        await until(pilot, lambda: "[ ]  resnet18" in text_of(app))
+        await pilot.press("space", "tab", "tab", "tab", "right", "space")
         await until(pilot, lambda: "of 2 evaluations" in text_of(app))
         assert "[ ] f-fgsm" in text_of(app)
         await pilot.press("down", "down", "up", "down")
