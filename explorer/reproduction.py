@@ -10,7 +10,7 @@ from typing import Any
 
 def command(row: Mapping[str, Any]) -> str | None:
     """The command line that measures this row again; None when the row does not say enough, as with published ones."""
-    from explorer.jobs.request import inline
+    from explorer.jobs.request import inline, normalisation
     from models.errors import ModelsError
     from models.specs import AttackSpec
 
@@ -19,6 +19,8 @@ def command(row: Mapping[str, Any]) -> str | None:
     try:
         attack = AttackSpec.from_dict(json.loads(row["attack_config"]))
         word = inline(attack)
+        normal = json.loads(row["preprocessing"])
+        normalised = normalisation(row["dataset"], tuple(normal["mean"]), tuple(normal["std"]))
     except (ModelsError, KeyError, TypeError, ValueError):
         return None
     words = [
@@ -28,8 +30,10 @@ def command(row: Mapping[str, Any]) -> str | None:
         "--arch",
         row["architecture_id"],
         "--weights",
-        row["model_sha256"][:16],
+        # Weights of ours are found by their hash wherever they lie; others only where they were read.
+        row["weights_path"] if row["origin"] == "imported" else row["model_sha256"][:16],
     ]
+    words += normalised
     words += ["--dataset", row["dataset"], *(["--split", row["split"]] if row["split"] != "test" else [])]
     words += ["--attack", word, "--examples", str(row["n_requested"])]
     words += ["--seed", str(attack.seed)] if attack.seed else []

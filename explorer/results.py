@@ -151,7 +151,8 @@ class Results:
         statement = Statement(
             """
             SELECT t.*, k.config AS attack_config, m.weights_path, m.origin, m.recipe, m.clean_accuracy_recorded,
-                e.hostname, e.finished_at, p.url, p.notes, a.description, a.source AS architecture_source
+                e.hostname, e.finished_at, e.preprocessing, p.url, p.notes, a.description,
+                a.source AS architecture_source
             FROM tradeoff AS t
             LEFT JOIN attacks AS k ON k.attack_id = t.attack_id
             LEFT JOIN models AS m ON m.model_sha256 = t.model_sha256

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from models.errors import InvalidSpec
 
 #: Seeds tried for one that fits before giving up.
 MOST_TRIES = 300
+#: A search that finds nothing says so after this many seeds, and again.
+SAY_EVERY = 50
 
 _STEMS = {"darts": "darts-random-", "nasbench201": "nasbench201-random-"}
 _SIZES = {"darts": genotypes.GENOTYPES_IN_SPACE, "nasbench201": nasbench201_space.SPACE_SIZE}
@@ -57,6 +59,7 @@ def draw(
     bounds: tuple[int | None, int | None],
     num_classes: int,
     image_shape: tuple[int, int, int],
+    say: Callable[[str], None] = lambda line: None,
 ) -> Draw:
     """The first `count` seeds from `seed` on whose networks have parameters within `bounds` (None: no bound).
 
@@ -85,6 +88,8 @@ def draw(
             since = 0
         tried += 1
         since += 1
+        if since % SAY_EVERY == 0:
+            say(f"{tried} seeds tried, {len(found)} of {count} found; parameters {smallest:,} to {largest:,}")
         if since > MOST_TRIES:
             raise InvalidSpec(
                 f"none of {MOST_TRIES} seeds has {_range(low, high)} parameters at these options; "

@@ -220,6 +220,7 @@ def sample(
         bounds=(sampling.parse_count(min_params), sampling.parse_count(max_params)),
         num_classes=classes,
         image_shape=(in_channels, side, side),
+        say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     rows = [asdict(d) for d in drawn.found]
     names = ("name", "architecture", "seed", "params", "macs", "definition")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from explorer.cli.options import FormatOption
+from explorer.cli.options import DataRootOption, FormatOption
 from explorer.render import Column, Format, print_rows
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def command(
     download: Annotated[
         bool, typer.Option("--download", help="Fetch the named dataset first, if it is not here or is damaged.")
     ] = False,
+    data_root: DataRootOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """List the datasets and where they lie; of a named one also its fingerprint and the examples of each class."""
@@ -35,31 +37,31 @@ def command(
     if name is None:
         if download:
             raise typer.BadParameter("name the dataset to fetch.", param_hint="--download")
-        _list(list(registry.entries().values()), format)
+        _list(list(registry.entries().values()), data_root, format)
         return
     dataset = registry.find(name)
     rows: list[dict[str, Any]] = []
     for split in dataset.splits:
         if download:
-            registry.load(dataset.name, split, download=True)
-        rows.append(_details(dataset, split))
+            registry.load(dataset.name, split, root=data_root, download=True)
+        rows.append(_details(dataset, split, data_root))
     if format is Format.table:
         _print_details(dataset, rows)
     else:
         print_rows(rows, form=format)
     absent = [row["split"] for row in rows if not row["here"]]
     if absent:
-        typer.echo(f"nasrob-tui: {registry.missing(dataset, absent[0])}", err=True)
+        typer.echo(f"nasrob-tui: {registry.missing(dataset, absent[0], root=data_root)}", err=True)
 
 
-def _list(datasets: list[Dataset], format: Format) -> None:
+def _list(datasets: list[Dataset], root: Path | None, format: Format) -> None:
     """One row a split. Nothing is read, so that the list is there at once."""
     from models.datasets import registry
 
     rows: list[dict[str, Any]] = []
     for dataset in datasets:
         for split in dataset.splits:
-            place = registry.locate(dataset, split)
+            place = registry.locate(dataset, split, root=root)
             rows.append(
                 {
                     "name": dataset.name,
@@ -89,14 +91,14 @@ def _list(datasets: list[Dataset], format: Format) -> None:
     print_rows(rows, form=format, columns=columns)
 
 
-def _details(dataset: Dataset, split: str) -> dict[str, Any]:
+def _details(dataset: Dataset, split: str, root: Path | None) -> dict[str, Any]:
     """What is known of a split: of one that is here its content, of any other what it should be."""
     from models.datasets import registry
 
-    place = registry.locate(dataset, split)
+    place = registry.locate(dataset, split, root=root)
     examples: Examples | None = None
     if place is not None:
-        examples = registry.load(dataset.name, split)
+        examples = registry.load(dataset.name, split, root=root)
         examples.take_fingerprint(_progress(dataset, split))
     classes = (examples.classes if examples else ()) or [str(i) for i in range(dataset.n_classes)]
     return {

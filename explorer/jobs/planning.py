@@ -23,8 +23,8 @@ from models.errors import InvalidSpec, ModelsError, WeightsError
 from models.specs import ArchitectureSpec, AttackSpec, Preprocessing, ThreatSpace, Verdict
 from models.weights import catalogue
 
-#: Weights that are no file: what a factory returns, and what torchvision or timm downloads.
-AS_RETURNED, PRETRAINED = "factory", "pretrained"
+#: Weights that are no file: what a factory returns.
+AS_RETURNED = "factory"
 
 
 @dataclass(frozen=True)

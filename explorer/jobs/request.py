@@ -110,6 +110,8 @@ class Request:
         words = ["nasrob-tui", "eval", "--headless"]
         for model in self.models:
             words += ["--arch", model.architecture, "--weights", model.weights]
+        normals = {(model.mean, model.std) for model in self.models}
+        words += normalisation(self.dataset, *normals.pop()) if len(normals) == 1 else []
         words += ["--dataset", self.dataset] + (["--split", self.split] if self.split != "test" else [])
         for attack in self.attacks:
             words += ["--attack", inline(attack)]
@@ -127,6 +129,15 @@ class Request:
             words += [flag, str(value)] if value != default else []
         words += ["--store", self.store] + (["--force"] if self.force else [])
         return shlex.join(words)
+
+
+def normalisation(dataset: str, mean: tuple[float, ...], std: tuple[float, ...]) -> list[str]:
+    """`--mean` and `--std` as a command line needs them; nothing where they are the dataset's own."""
+    from models.datasets import registry
+
+    if Preprocessing(mean, std) == registry.find(dataset).preprocessing:
+        return []
+    return ["--mean", ",".join(map(repr, mean)), "--std", ",".join(map(repr, std))]
 
 
 def inline(attack: AttackSpec) -> str:

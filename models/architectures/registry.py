@@ -268,13 +268,12 @@ def parse_architecture(
     overrides: Mapping[str, OptionValue | str] | None = None,
     *,
     scale: Scale = "published",
-    small: bool = False,
 ) -> ArchitectureSpec:
     """Read an architecture as a person writes it, with options in the text or in `overrides` (which yield to the
     text).
     """
     name, options = split_options(text)
-    return find(name).resolve({**(overrides or {}), **options}, scale="small" if small else scale)
+    return find(name).resolve({**(overrides or {}), **options}, scale=scale)
 
 
 def build(spec: ArchitectureSpec, *, num_classes: int, in_channels: int, auxiliary: bool = False) -> nn.Module:

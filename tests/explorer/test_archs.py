@@ -49,6 +49,13 @@ class Negated(nn.Sequential):
 def negated():
     return Negated(*net())
 
+class Leaving(nn.Sequential):
+    def forward(self, x):
+        raise SystemExit(3)
+
+def leaving_later():
+    return Leaving(*net())
+
 class Detached(nn.Sequential):
     def forward(self, x):
         with torch.no_grad():
@@ -136,6 +143,10 @@ class TestDefinitions:
         code, out, _ = cli("archs", "add", text, "--format", "json")
         assert code == 0
         assert json.loads(out)[0]["name"] == name
+
+    def test_a_genotype_by_name_and_by_text_is_the_same_network(self, cli: Cli) -> None:
+        text = str(genotypes.Genotype.from_dict(genotypes.published()["NSGANet_micro"]))
+        assert shown(cli, text)["architecture"] == shown(cli, "NSGANet_micro")["architecture"]
 
     def test_a_published_genotype_is_recognised(self, cli: Cli) -> None:
         published = str(genotypes.Genotype.from_dict(genotypes.published()["PDARTS"]))
@@ -273,6 +284,21 @@ class TestBringYourOwn:
         assert other["model_sha256"] == first["model_sha256"]
         assert other["evaluation_id"] != first["evaluation_id"]
         assert other["clean_accuracy"] != first["clean_accuracy"]
+
+    def test_a_forward_that_leaves_is_a_failed_run(self, cli: Cli, theirs: str) -> None:
+        code, _, err = self.evaluate(cli, "--arch", f"{theirs}:leaving_later")
+        assert code == 1
+        assert "SystemExit" in err
+
+    def test_the_command_that_reproduces_a_row_says_the_normalisation(self, cli: Cli, theirs: str) -> None:
+        from explorer import settings
+        from explorer.jobs import planning
+
+        words = {"architectures": (f"{theirs}:net",), "attacks": ("fgsm",), "mean": "0.25", "std": "1/2"}
+        (request,) = planning.plan(planning.Asked(**words), settings.load())
+        assert "--mean 0.25 --std 0.5" in request.command()
+        (plain,) = planning.plan(planning.Asked(architectures=(f"{theirs}:net",), attacks=("fgsm",)), settings.load())
+        assert "--mean" not in plain.command()
 
     def test_a_network_without_gradients_is_refused(self, cli: Cli, theirs: str) -> None:
         code, _, err = self.evaluate(cli, "--arch", f"{theirs}:detached")

@@ -253,7 +253,7 @@ SIZES = [(1, 8, 8), (3, 33, 47)]
     "name", ["vgg11-bn", "densenet121", "mobilenet-v2", "googlenet", "inception-v3", "wrn-34-10", "fastai-densenet121"]
 )
 def test_image_sizes(name: str, size: tuple[int, int, int]) -> None:
-    spec = registry.parse_architecture(name, small=True)
+    spec = registry.parse_architecture(name, scale="small")
     network = registry.build(spec, num_classes=7, in_channels=size[0]).eval()
     x = torch.rand(2, *size, requires_grad=True)
     logits = network(x)
@@ -299,7 +299,7 @@ def test_published_names_are_known() -> None:
     assert registry.find("fastai_v1_cnn_learner_resnet34").name == "fastai-resnet34"
     assert registry.find("VGG19_BN").name == "vgg19-bn"
     assert registry.parse_architecture("resnet18").canonical == "resnet18@width=64"
-    assert registry.parse_architecture("vgg16", small=True).canonical == "vgg16-bn@width=16"
+    assert registry.parse_architecture("vgg16", scale="small").canonical == "vgg16-bn@width=16"
 
 
 def test_what_cannot_be_built_is_refused_with_a_way_out() -> None:

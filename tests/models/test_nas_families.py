@@ -333,7 +333,7 @@ def test_reference_weights_give_the_reference_logits_and_gradients(name: str) ->
     ],
 )
 def test_image_sizes(text: str, size: tuple[int, int, int]) -> None:
-    network = registry.build(registry.parse_architecture(text, small=True), num_classes=7, in_channels=size[0])
+    network = registry.build(registry.parse_architecture(text, scale="small"), num_classes=7, in_channels=size[0])
     x = torch.rand(2, *size, requires_grad=True)
     logits = network.eval()(x)
     assert logits.shape == (2, 7)

@@ -22,7 +22,7 @@ from models.weights.files import network_tensors
 def plan(name: str, *, seed: int = 0, **overrides: object) -> loop.TrainingPlan:
     dataset = datasets.find("digits")
     recipe = recipes.load(architectures.find(name.partition("@")[0]).recipe, "digits", overrides)
-    spec = architectures.parse_architecture(name, small=True)
+    spec = architectures.parse_architecture(name, scale="small")
     return loop.TrainingPlan(spec, dataset, recipe, seed, datasets.load("digits", "train").fingerprint)
 
 

@@ -104,7 +104,7 @@ def add_weights(settings: Settings, architecture: str, *, seed: int = 0) -> str:
     """A weights file with a record and no tensors; returns the SHA-256 it claims."""
     sha = hashlib.sha256(f"{architecture}{seed}".encode()).hexdigest()
     dataset = datasets.find("digits")
-    spec = architectures.parse_architecture(architecture, small=True)
+    spec = architectures.parse_architecture(architecture, scale="small")
     record = WeightsRecord(
         architecture=spec.canonical,
         dataset="digits",
