@@ -23,7 +23,11 @@ from explorer.render import megas
 from explorer.results import Results
 from explorer.settings import Settings
 from explorer.widgets.cells import FAMILIES, MARKS, SPACES, interval, mark, one_decimal, text, thousands
+from models.datasets import registry as datasets
+from models.datasets.registry import Dataset
+from models.errors import ModelsError
 from models.specs import ArchitectureSpec
+from models.weights import catalogue
 
 #: From this width on options and weights stand beside the results.
 _BESIDE_FROM = 110
@@ -215,6 +219,19 @@ def records(spec: ArchitectureSpec, settings: Settings) -> dict[str, Any]:
     finally:
         results.close()
     return {"weights": architectures.weights_of(page, settings), "evaluations": rows}
+
+
+def dataset_of_weights(spec: ArchitectureSpec, settings: Settings) -> Dataset | None:
+    """The dataset that all the weights there are for an architecture with these options were made for.
+
+    None when there are none, or they are for several datasets, or for one that is not known here.
+    """
+    files = catalogue.scan(settings.weights_folders)
+    names = {file.record.dataset for file in files if file.record.architecture == spec.canonical}
+    try:
+        return datasets.find(names.pop()) if len(names) == 1 else None
+    except ModelsError:
+        return None
 
 
 def print_page(record: Mapping[str, Any], file: TextIO) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 def command(row: Mapping[str, Any]) -> str | None:
     """The command line that measures this row again; None when the row does not say enough, as with published ones."""
-    from explorer.jobs.request import inline, normalisation
+    from explorer.jobs.request import normalisation
+    from models.attacks.registry import inline
     from models.errors import ModelsError
     from models.specs import AttackSpec
 
@@ -38,5 +39,4 @@ def command(row: Mapping[str, Any]) -> str | None:
     words += ["--attack", word, "--examples", str(row["n_requested"])]
     words += ["--seed", str(attack.seed)] if attack.seed else []
     words += ["--threat-space", attack.threat_space] if attack.threat_space != "pixel" else []
-    words += ["--verdict", attack.verdict] if attack.verdict != "worst" else []
     return shlex.join(words)

@@ -155,7 +155,7 @@ class Results:
                 a.source AS architecture_source
             FROM tradeoff AS t
             LEFT JOIN attacks AS k ON k.attack_id = t.attack_id
-            LEFT JOIN models AS m ON m.model_sha256 = t.model_sha256
+            LEFT JOIN models AS m ON m.model_sha256 = t.model_sha256 AND m.architecture_id = t.architecture_id
             LEFT JOIN evaluations AS e ON e.evaluation_id = t.evaluation_id
             LEFT JOIN publications AS p ON p.publication_id = t.publication
             LEFT JOIN architectures AS a ON a.architecture_id = t.architecture_id

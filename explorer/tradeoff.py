@@ -140,6 +140,7 @@ _SETTLED = "status IN ('complete', 'published')"
 _TOGETHER = (
     "source",
     "architecture",
+    "architecture_id",
     "coalesce(model_sha256, array_to_string(string_split(row_key, '/')[1:3], '/'))",
     "dataset",
     "dataset_id",

@@ -42,6 +42,13 @@ class Classifier(nn.Module):
         self.network = network
         self.num_classes = num_classes
 
+    def with_network(self, network: nn.Module) -> Classifier:
+        """The same with another network behind the same normalisation."""
+        twin = Classifier.__new__(Classifier)
+        nn.Module.__init__(twin)
+        twin.normalize, twin.network, twin.num_classes = self.normalize, network, self.num_classes
+        return twin
+
     def forward(self, x: Tensor) -> Tensor:
         return self.logits_of_normalized(self.normalize(x))
 

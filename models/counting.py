@@ -124,7 +124,8 @@ def _macs(spec: ArchitectureSpec, network: nn.Module, image_shape: tuple[int, in
             network(image)
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise InvalidSpec(f"{spec.canonical} cannot take images of {_sides(image_shape)}: {reason}.") from error
+        hint = " Say what it takes with --in-channels and --input-size." if external.is_factory(spec.name) else ""
+        raise InvalidSpec(f"{spec.canonical} cannot take images of {_sides(image_shape)}: {reason}.{hint}") from error
     return int(counter.get_total_flops()) // 2
 
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from models.attacks import registry
-from models.attacks.engine import Outcome, SlotEngine, Work, judgements, margins
+from models.attacks import forwarding, registry
+from models.attacks.engine import SlotEngine
+from models.attacks.forwarding import Forwarding, Plan, Speed
+from models.attacks.slots import (
+    TOP_CLASSES,
+    Forward,
+    Outcome,
+    Survival,
+    Work,
+    judgements,
+    margins,
+)
 from models.classifier import Classifier, frozen
 from models.datasets.registry import Examples
 from models.errors import DeviceError, EvaluationError
@@ -19,11 +30,18 @@ from models.specs import AttackSpec
 #: most the last.
 LEAST_SLOTS, PIXELS_A_BATCH, MOST_SLOTS = 64, 64 * 32 * 32, 256
 
+#: Examples that go through the stages of a cascade together, in slots.
+CASCADE_BLOCK = 8
+
 
 def default_slots(image_shape: tuple[int, ...]) -> int:
     """Slots for images (C, H, W), a power of two: a batch of tiny images would leave the machine waiting for Python."""
     pixels = image_shape[1] * image_shape[2]
     return min(MOST_SLOTS, max(LEAST_SLOTS, 1 << (PIXELS_A_BATCH // pixels).bit_length() - 1))
+
+
+#: The network as it was loaded, in float32.
+EXACT = Speed("float32", "off", "off", "off")
 
 
 @dataclass
@@ -33,6 +51,9 @@ class CleanPass:
     predictions: dict[int, int] = field(default_factory=dict)
     margins: dict[int, float] = field(default_factory=dict)
     ranks: dict[int, int] = field(default_factory=dict)
+    #: The most likely classes, the best first, and the least likely one: where targeted attacks go.
+    top: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    least: dict[int, int] = field(default_factory=dict)
     #: Examples whose clean logits are not finite.
     infinite: set[int] = field(default_factory=set)
 
@@ -44,13 +65,32 @@ class Evaluator:
     """
 
     def __init__(
-        self, classifier: Classifier, examples: Examples, *, device: str = "cpu", slots: int | None = None
+        self,
+        classifier: Classifier,
+        examples: Examples,
+        *,
+        device: str = "cpu",
+        slots: int | None = None,
+        speed: Speed = EXACT,
+        surrogate: Classifier | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.classifier = classifier.to(self.device)
         self.examples = examples
         self.slots = slots or default_slots(examples.image_shape)
         self.clean = CleanPass()
+        self.speed = speed
+        #: The model that attacks with a surrogate are crafted on.
+        self.surrogate = surrogate.to(self.device) if surrogate is not None else None
+        #: Forward and backward passes expected in all, so that `auto` can tell what pays.
+        self.work_ahead = 0.0
+        #: Is handed every adversarial example that broke one: dataset index, image (C, H, W), predicted class.
+        self.keep: Callable[[int, Tensor, int], None] | None = None
+        #: Rows pushed through the network so far, idle slots included.
+        self.rows_forward = self.rows_backward = 0
+        #: How the network is computed, in words; empty until the first attack.
+        self.how = ""
+        self._forwarding: Forwarding | None = None
         #: What a reader of the number should know about the model; filled by `check`.
         self.warnings: list[str] = []
         if examples.n_classes != classifier.num_classes:
@@ -86,13 +126,75 @@ class Evaluator:
             self.warnings.append("probabilities, not logits: the gradient of the cross-entropy is distorted")
 
     def run(
-        self, attack: AttackSpec, indices: Sequence[int], *, stop: Callable[[], bool] = lambda: False
+        self,
+        attack: AttackSpec,
+        indices: Sequence[int],
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        survivals: Mapping[int, Survival] = MappingProxyType({}),
+        survived: Callable[[list[Survival]], None] = lambda found: None,
     ) -> Iterator[list[Outcome]]:
         """Yield outcomes as examples leave; every index comes exactly once unless `stop` says true in between.
 
-        On out-of-memory the number of slots is halved and the examples in flight start again; nothing is lost.
+        Of a cascade `survived` is told which examples have passed a stage, and `survivals` says so of an earlier
+        session, by example: the attack goes on at the next stage. On out-of-memory the number of slots is halved and
+        the examples in flight start again; nothing is lost.
         """
-        pending = dict.fromkeys(int(i) for i in indices)
+        wanted = [int(i) for i in indices]
+        if not attack.stages:
+            yield from self._whole(attack, wanted, stop)
+            return
+        size = CASCADE_BLOCK * self.slots
+        for begin in range(0, len(wanted), size):
+            yield from self._cascade(attack, wanted[begin : begin + size], stop, survivals, survived)
+            if stop():
+                return
+
+    def _cascade(
+        self,
+        attack: AttackSpec,
+        block: list[int],
+        stop: Callable[[], bool],
+        survivals: Mapping[int, Survival],
+        survived: Callable[[list[Survival]], None],
+    ) -> Iterator[list[Outcome]]:
+        """All stages on a block of examples, each on those that are left.
+
+        Block by block, so that finished examples come early and a running accuracy means something.
+        """
+        standing = {i: survivals.get(i, Survival(i, 0, 1, 0, 0, None)) for i in block}
+        for number, stage in enumerate(attack.stages):
+            todo = [i for i, state in standing.items() if state.stages == number]
+            for outcomes in self._whole(stage, todo, stop):
+                passed: list[Survival] = []
+                done: list[Outcome] = []
+                for outcome in outcomes:
+                    before = standing.pop(outcome.example)
+                    after = _after(before, outcome)
+                    if outcome.robust and number + 1 < len(attack.stages):
+                        standing[outcome.example] = after
+                        passed.append(after)
+                    else:
+                        broken = outcome.broken_at_step is not None
+                        done.append(
+                            replace(
+                                outcome,
+                                forwards=after.forwards,
+                                backwards=after.backwards,
+                                zero_gradient_steps=after.zero_gradient_steps,
+                                margin=after.margin if outcome.robust else outcome.margin,
+                                stage=_named(stage, attack) if broken else None,
+                            )
+                        )
+                if passed:
+                    survived(passed)
+                yield done
+            if stop():
+                return
+
+    def _whole(self, attack: AttackSpec, indices: list[int], stop: Callable[[], bool]) -> Iterator[list[Outcome]]:
+        """One attack to its end."""
+        pending = dict.fromkeys(indices)
         with frozen(self.classifier):
             while pending:
                 try:
@@ -114,6 +216,7 @@ class Evaluator:
                 if self.slots == 1:
                     raise DeviceError(f"{self.device} ran out of memory with a single example: use a smaller model.")
                 self.slots = max(1, self.slots // 2)
+                self._forwarding = None
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
 
@@ -121,13 +224,24 @@ class Evaluator:
         pixel = attack.threat_space == "pixel"
         # Slots without an example would cost what slots with one do.
         slots = min(self.slots, len(indices))
+        kernel = registry.kernel(attack)
+        judge = self.classifier if pixel else self.classifier.logits_of_normalized
+        forward: Forward = judge
+        if self.surrogate is not None and attack.surrogate is not None:
+            forward = self.surrogate if pixel else self.surrogate.logits_of_normalized
+        elif not (how := self._how(attack, indices)).plan.exact:
+            forward = how.forward if pixel else how.of_normalized
         engine = SlotEngine(
-            self.classifier if pixel else self.classifier.logits_of_normalized,
-            registry.kernel(attack),
+            forward,
+            kernel,
             slots=slots,
             device=self.device,
+            classes=self.examples.n_classes,
+            judge=judge if forward is not judge else None,
+            transfer=attack.surrogate is not None,
             transform=(lambda images: images) if pixel else self.classifier.normalize,
             enforce_ball=pixel,
+            keep=self.keep,
         )
         settled: list[Outcome] = []
 
@@ -139,10 +253,26 @@ class Evaluator:
                     yield self._work(index, image)
 
         for outcomes in engine.run(stream()):
+            self.rows_forward += engine.rows_forward
+            self.rows_backward += engine.rows_backward
+            engine.rows_forward = engine.rows_backward = 0
             yield [*settled, *outcomes]
             settled.clear()
         if settled:
             yield settled
+
+    def _how(self, attack: AttackSpec, indices: list[int]) -> Forwarding:
+        """How the network is computed in this evaluator: decided once, at the first attack."""
+        if self._forwarding is None and self.speed == EXACT:
+            self.how, self._forwarding = str(Plan()), Forwarding(self.classifier, Plan(), self.slots)
+        if self._forwarding is None:
+            batch = self._images(indices[: self.slots]).to(self.device)
+            plan, self.how = forwarding.choose(self.classifier, batch, self.speed, self.work_ahead / self.slots)
+            self._forwarding = Forwarding(self.classifier, plan, self.slots)
+        if attack.verdict == "closest":
+            # What comes closest lies on the border, where only the network itself can tell.
+            return Forwarding(self.classifier, Plan(), self.slots)
+        return self._forwarding
 
     def _with_clean(self, indices: list[int], attack: AttackSpec, slots: int) -> Iterator[tuple[int, Tensor | None]]:
         """The same indices, each with its image and with its clean prediction at hand, computed a batch ahead.
@@ -174,13 +304,17 @@ class Evaluator:
         self.clean.predictions.update(zip(indices, predictions, strict=True))
         self.clean.ranks.update(zip(indices, rank, strict=True))
         self.clean.margins.update(zip(indices, margins(logits, labels).tolist(), strict=True))
+        # A stable sort puts the lower of two equal classes first, as argmax does.
+        top = logits.sort(dim=1, descending=True, stable=True).indices[:, :TOP_CLASSES]
+        self.clean.top.update(zip(indices, map(tuple, top.tolist()), strict=True))
+        self.clean.least.update(zip(indices, logits.argmin(1).tolist(), strict=True))
 
     def _needs_no_attack(self, index: int, attack: AttackSpec) -> bool:
         """Whether an example is settled by its clean prediction: it is wrong, or the logits are not finite."""
         if index not in self.clean.predictions:
             return False
         wrong = self.clean.predictions[index] != int(self.examples.labels[index])
-        return index in self.clean.infinite or (attack.verdict == "worst" and wrong)
+        return index in self.clean.infinite or (attack.verdict != "last" and wrong)
 
     def _images(self, indices: list[int]) -> Tensor:
         return torch.from_numpy(self.examples.pixels(indices))
@@ -193,6 +327,8 @@ class Evaluator:
             clean_prediction=self.clean.predictions[index],
             clean_margin=self.clean.margins[index],
             clean_rank=self.clean.ranks[index],
+            top=self.clean.top[index],
+            least=self.clean.least[index],
         )
 
     def _settled(self, index: int) -> Outcome:
@@ -218,6 +354,24 @@ class Evaluator:
             clean_rank=None if infinite else self.clean.ranks[index],
             rank=None if infinite else self.clean.ranks[index],
         )
+
+
+def _named(stage: AttackSpec, attack: AttackSpec) -> str:
+    """A stage by name, or of a ladder, whose stages are one attack, with its eps."""
+    return f"{stage.name} {stage.eps}" if attack.name == "sweep" else stage.name
+
+
+def _after(before: Survival, outcome: Outcome) -> Survival:
+    """What an example has been through after one more stage. The clean prediction is counted once."""
+    margins_ = [m for m in (before.margin, outcome.margin) if m is not None]
+    return Survival(
+        outcome.example,
+        before.stages + 1,
+        before.forwards + outcome.forwards - 1,
+        before.backwards + outcome.backwards,
+        before.zero_gradient_steps + outcome.zero_gradient_steps,
+        min(margins_, default=None),
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

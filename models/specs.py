@@ -36,9 +36,15 @@ def split_options(text: str) -> tuple[str, dict[str, str]]:
 
 
 ThreatSpace = Literal["pixel", "normalized-clamped"]
-Verdict = Literal["worst", "last"]
+Verdict = Literal["worst", "last", "closest"]
 THREAT_SPACES: tuple[ThreatSpace, ...] = ("pixel", "normalized-clamped")
-VERDICTS: tuple[Verdict, ...] = ("worst", "last")
+VERDICTS: tuple[Verdict, ...] = ("worst", "last", "closest")
+NORMS = ("Linf", "L2", "L1")
+#: In which an attack may look for perturbations. Verdicts are always in float32.
+PRECISIONS = ("float32", "bf16", "fp16")
+#: What may be asked of an option of the engine.
+Switch = Literal["auto", "on", "off"]
+SWITCHES: tuple[Switch, ...] = ("auto", "on", "off")
 
 OptionValue = int | float | bool | str
 
@@ -51,6 +57,11 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any, *, length: int = 16) -> str:
     """The first `length` hex digits of the SHA-256 of `value`'s canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def eps_limit(norm: str) -> int:
+    """The largest eps that is taken for a number in the right unit. Distances in L2 and L1 grow with the image."""
+    return 1 if norm == "Linf" else 10**6
 
 
 @dataclass(frozen=True)
@@ -86,9 +97,9 @@ class Radius:
         return cls(raw.replace(" ", ""), float(exact))
 
     @classmethod
-    def parse_step(cls, text: str | float | int) -> Radius:
+    def parse_step(cls, text: str | float | int, *, norm: str = "Linf") -> Radius:
         """Like `parse`, for a step size, which may exceed eps (F-FGSM steps 1.25 eps)."""
-        return cls.parse(text, what="step size", limit=2)
+        return cls.parse(text, what="step size", limit=2 * eps_limit(norm))
 
     def __str__(self) -> str:
         return self.text
@@ -121,13 +132,17 @@ class AttackSpec:
     """A full attack configuration: nothing is left to a library's default.
 
     `eps` and `step_size` are in units of the threat space: pixels in [0, 1] for `pixel`; for `normalized-clamped` the
-    normalised tensor, clamped to [0, 1] as the study's public code does.
+    normalised tensor, clamped to [0, 1] as the study's public code does. `step_size` is None for attacks that choose
+    their steps themselves. `settings` are those that only this attack has, such as `targets` of APGD-T.
+
+    A cascade (AutoAttack, an eps ladder) has `stages`: full attacks, each of which gets the clean images of the
+    examples that all before it left standing; an example is robust if it survives them all.
     """
 
     name: str
     norm: str
     eps: Radius
-    step_size: Radius
+    step_size: Radius | None
     steps: int
     restarts: int
     random_start: bool
@@ -135,13 +150,22 @@ class AttackSpec:
     seed: int
     threat_space: ThreatSpace = "pixel"
     verdict: Verdict = "worst"
+    settings: tuple[tuple[str, OptionValue], ...] = ()
+    stages: tuple[AttackSpec, ...] = ()
+    #: The model whose gradients are followed, where that is another than the one attacked.
+    surrogate: Surrogate | None = None
 
     def __post_init__(self) -> None:
-        if self.norm != "Linf":
-            raise InvalidSpec(f"norm {self.norm!r} is not supported by {self.name}: Linf is.")
-        for what, number, least in (("steps", self.steps, 1), ("restarts", self.restarts, 1), ("seed", self.seed, 0)):
-            if number < least:
-                raise InvalidSpec(f"{what} must be at least {least}, not {number}.")
+        if self.norm not in NORMS:
+            raise InvalidSpec(f"norm {self.norm!r} is unknown: {', '.join(NORMS)}.")
+        least = 0 if self.stages else 1
+        for what, number, lowest in (
+            ("steps", self.steps, least),
+            ("restarts", self.restarts, 1),
+            ("seed", self.seed, 0),
+        ):
+            if number < lowest:
+                raise InvalidSpec(f"{what} must be at least {lowest}, not {number}.")
         if self.seed >= 2**63:
             raise InvalidSpec(f"seed must be below 2**63, not {self.seed}.")
         if self.restarts > 1 and not self.random_start:
@@ -152,37 +176,81 @@ class AttackSpec:
         if self.threat_space not in THREAT_SPACES:
             raise InvalidSpec(f"threat space {self.threat_space!r} is unknown: {' or '.join(THREAT_SPACES)}.")
         if self.verdict not in VERDICTS:
-            raise InvalidSpec(f"verdict {self.verdict!r} is unknown: {' or '.join(VERDICTS)}.")
+            raise InvalidSpec(f"verdict {self.verdict!r} is unknown: {', '.join(VERDICTS)}.")
+
+    def setting(self, key: str) -> OptionValue:
+        """A setting that only this attack has; raises `KeyError` for another."""
+        return dict(self.settings)[key]
+
+    def number(self, key: str) -> float:
+        """A numeric setting of its own."""
+        return float(self.setting(key))
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole configuration as JSON-ready data; `from_dict` reads it back."""
+        """The whole configuration as JSON-ready data; `from_dict` reads it back.
+
+        What only some attacks have (settings of their own, stages, a surrogate) is there only where it is not empty.
+        """
         data = asdict(self)
         data["eps"] = self.eps.text
         data["eps_value"] = self.eps.value
-        data["step_size"] = self.step_size.text
-        data["step_size_value"] = self.step_size.value
+        data["step_size"] = self.step_size.text if self.step_size else None
+        data["step_size_value"] = self.step_size.value if self.step_size else None
+        data["settings"] = dict(self.settings)
+        data["stages"] = [stage.to_dict() for stage in self.stages]
+        for key in ("settings", "stages", "surrogate"):
+            if not data[key]:
+                del data[key]
         return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> AttackSpec:
         fields = {k: v for k, v in data.items() if k not in ("eps_value", "step_size_value")}
-        fields["eps"] = Radius.parse(fields["eps"])
-        fields["step_size"] = Radius.parse_step(fields["step_size"])
+        fields["eps"] = Radius.parse(fields["eps"], limit=eps_limit(fields["norm"]))
+        if fields["step_size"] is not None:
+            fields["step_size"] = Radius.parse_step(fields["step_size"], norm=fields["norm"])
+        fields["settings"] = tuple(fields.get("settings", {}).items())
+        fields["stages"] = tuple(cls.from_dict(stage) for stage in fields.get("stages", ()))
+        if fields.get("surrogate") is not None:
+            other = fields["surrogate"]
+            fields["surrogate"] = Surrogate(**{**other, "mean": tuple(other["mean"]), "std": tuple(other["std"])})
         return cls(**fields)
 
     @property
     def identity(self) -> str:
         """Hash of the configuration by value: `8/255` and `16/510` are the same attack."""
-        data = self.to_dict()
-        del data["eps"], data["step_size"]
-        return digest(data)
+        return digest(_by_value(self.to_dict()))
 
     @property
     def label(self) -> str:
-        """Short human name, such as `pgd-10 8/255`."""
-        many = f"-{self.steps}" if self.steps > 1 else ""
+        """Short human name, such as `pgd-10 8/255` or `apgd-ce L2 0.5`."""
+        many = f"-{self.steps}" if self.steps > 1 and self.step_size is not None else ""
         again = f"x{self.restarts}" if self.restarts > 1 else ""
-        return f"{self.name}{many}{again} {self.eps}"
+        norm = "" if self.norm == "Linf" else f" {self.norm}"
+        through = f" from {self.surrogate.architecture.partition('@')[0]}" if self.surrogate else ""
+        of = f" {self.stages[-1].label.rpartition(' ')[0]}" if self.name == "sweep" else norm
+        return f"{self.name}{many}{again}{of} {self.eps}{through}"
+
+
+def _by_value(data: dict[str, Any]) -> dict[str, Any]:
+    """An attack's configuration without the texts that its numbers were written as."""
+    kept = {k: v for k, v in data.items() if k not in ("eps", "step_size")}
+    if "stages" in kept:
+        kept["stages"] = [_by_value(stage) for stage in kept["stages"]]
+    if "surrogate" in kept:
+        kept["surrogate"] = {k: v for k, v in kept["surrogate"].items() if k != "weights"}
+    return kept
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Another model that an attack is crafted on: its architecture, the SHA-256 of its tensors, and where they lie."""
+
+    architecture: str
+    sha256: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weights: str = ""
 
 
 @dataclass(frozen=True)

@@ -101,16 +101,17 @@ def migrate(con: DuckDBPyConnection, *, where: str) -> State:
     found = state(con)
     if found.unknown:
         raise too_new(where, found)
-    for migration in found.pending:
-        with transaction(con):
-            con.execute(migration.sql)
-            con.execute(
-                "INSERT INTO schema_migrations VALUES (?, current_timestamp AT TIME ZONE 'UTC', ?, ?)",
-                [migration.name, software_version(), migration.sha256],
-            )
-    if found.reference != reference_sha256():
-        with transaction(con):
-            refresh_reference(con)
+    with _past_the_log(con):
+        for migration in found.pending:
+            with transaction(con):
+                con.execute(migration.sql)
+                con.execute(
+                    "INSERT INTO schema_migrations VALUES (?, current_timestamp AT TIME ZONE 'UTC', ?, ?)",
+                    [migration.name, software_version(), migration.sha256],
+                )
+        if found.reference != reference_sha256():
+            with transaction(con):
+                refresh_reference(con)
     return state(con)
 
 
@@ -121,6 +122,20 @@ def too_new(where: str, found: State) -> StoreTooNew:
         f"{', '.join(found.unknown)} is unknown to version {software_version()}): upgrade nasrob-tui, "
         "or choose another store with --store."
     )
+
+
+@contextlib.contextmanager
+def _past_the_log(con: DuckDBPyConnection) -> Iterator[None]:
+    """Let every commit go into the file itself, which then holds all of it or nothing, and none into the log.
+
+    DuckDB 1.5 cannot replay an ALTER TABLE or a COMMENT ON COLUMN on a table with certain CHECKs, so a store killed
+    right after such a commit could not be opened again.
+    """
+    con.execute("SET wal_autocheckpoint = '0b'")
+    try:
+        yield
+    finally:
+        con.execute("RESET wal_autocheckpoint")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from store.errors import EvaluationNotFound
+from store.rows import SurvivalRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +39,7 @@ def outcome_schema() -> pa.Schema:
             pa.field("error", pa.string()),
             pa.field("clean_rank", pa.int32()),
             pa.field("rank", pa.int32()),
+            pa.field("stage", pa.string()),
         ]
     )
 
@@ -112,3 +114,25 @@ def _json_ready(row: dict[str, Any]) -> dict[str, Any]:
         name: value.isoformat(timespec="milliseconds") + "Z" if isinstance(value, datetime) else value
         for name, value in row.items()
     }
+
+
+def survivals(store: Store, evaluation_id: str) -> dict[int, SurvivalRow]:
+    """The examples of an unfinished cascade that have survived stages of it, by example."""
+    with store.read() as con:
+        rows = con.execute(
+            """
+            SELECT DISTINCT ON (example)
+                example, stages, forwards, backwards, zero_gradient_steps, margin
+            FROM survivals WHERE evaluation_id = ? ORDER BY example, stages DESC
+            """,
+            [evaluation_id],
+        ).fetchall()
+    names = ("example", "stages", "forwards", "backwards", "zero_gradient_steps", "margin")
+    return {row[0]: SurvivalRow(**dict(zip(names, row, strict=True))) for row in rows}
+
+
+def status_of(store: Store, evaluation_id: str) -> str | None:
+    """The status of an evaluation; None when there is none of that identity."""
+    with store.read() as con:
+        row = con.execute("SELECT status FROM evaluations WHERE evaluation_id = ?", [evaluation_id]).fetchone()
+    return row[0] if row else None

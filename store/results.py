@@ -14,7 +14,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from store.fetch import one
-from store.reading import evaluation_rows, find_evaluation, no_such_evaluation, outcome_schema, outcomes
+from store.reading import (
+    evaluation_rows,
+    find_evaluation,
+    no_such_evaluation,
+    outcome_schema,
+    outcomes,
+    status_of,
+    survivals,
+)
 from store.rows import (
     ArchitectureRow,
     AttackRow,
@@ -25,6 +33,7 @@ from store.rows import (
     ModelRow,
     OpenedEvaluation,
     Status,
+    SurvivalRow,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +52,7 @@ __all__ = [
     "ModelRow",
     "OpenedEvaluation",
     "Status",
+    "SurvivalRow",
     "append_outcomes",
     "evaluation_rows",
     "find_evaluation",
@@ -51,6 +61,9 @@ __all__ = [
     "outcome_schema",
     "outcomes",
     "record_model",
+    "save_survivals",
+    "status_of",
+    "survivals",
 ]
 
 #: An adversarial margin closer to zero than this may be decided otherwise by other hardware.
@@ -58,6 +71,14 @@ BORDERLINE_MARGIN = 1e-4
 
 #: What the identity of a re-run adds to that of the result it will replace.
 _STAGING_SUFFIX = "+rerun"
+
+#: What identifies a row.
+_KEYS = {
+    "architectures": ("architecture_id",),
+    "datasets": ("dataset_id",),
+    "models": ("model_sha256", "architecture_id"),
+    "attacks": ("attack_id",),
+}
 
 #: Columns that describe rather than identify, and follow the latest visit. The others keep what was recorded first,
 #: and are filled in when that was nothing.
@@ -127,10 +148,14 @@ _COUNTS = (
 
 
 def record_model(store: Store, architecture: ArchitectureRow, model: ModelRow) -> None:
-    """Remember a model and its architecture, for example after training. What was recorded before is completed."""
+    """Remember a model and its architecture, for example after training. What was recorded before is completed.
+
+    Raises `ValueError` when the model is of another architecture.
+    """
+    _require_same("architecture_id", model, architecture)
     with store.write() as con:
-        _record(con, "architectures", "architecture_id", architecture)
-        _record(con, "models", "model_sha256", model)
+        _record(con, "architectures", architecture)
+        _record(con, "models", model)
 
 
 def open_evaluation(
@@ -147,12 +172,18 @@ def open_evaluation(
 
     A complete one is left as it is, and nothing is left to do. With `force` the work goes to a staging copy, under
     another identity, that replaces the earlier result when it is complete; an unfinished staging copy is continued.
+    Raises `ValueError` when the evaluation is not of that architecture, dataset, model and attack.
     """
+    for row in (model, evaluation):
+        _require_same("architecture_id", row, architecture)
+    _require_same("model_sha256", evaluation, model)
+    _require_same("dataset_id", evaluation, dataset)
+    _require_same("attack_id", evaluation, attack)
     with store.write() as con:
-        _record(con, "architectures", "architecture_id", architecture)
-        _record(con, "datasets", "dataset_id", dataset)
-        _record(con, "models", "model_sha256", model)
-        _record(con, "attacks", "attack_id", attack)
+        _record(con, "architectures", architecture)
+        _record(con, "datasets", dataset)
+        _record(con, "models", model)
+        _record(con, "attacks", attack)
         target = evaluation.evaluation_id
         found = _status(con, target)
         staging = force and found is not None and found[1] > 0
@@ -196,6 +227,13 @@ def append_outcomes(store: Store, evaluation_id: str, outcomes: pa.Table, *, sec
             {"id": evaluation_id},
         )
         con.unregister("batch")
+        con.execute(
+            """
+            DELETE FROM survivals
+            WHERE evaluation_id = $id AND example IN (SELECT example FROM outcomes WHERE evaluation_id = $id)
+            """,
+            {"id": evaluation_id},
+        )
         _update_counts(con, evaluation_id, seconds)
         row = one(
             con,
@@ -207,10 +245,25 @@ def append_outcomes(store: Store, evaluation_id: str, outcomes: pa.Table, *, sec
     return Counts(n_new=inserted[0], **dict(zip(("n_requested", *_COUNTS, "seconds"), row, strict=True)))
 
 
+def save_survivals(store: Store, evaluation_id: str, found: Sequence[SurvivalRow]) -> None:
+    """Note which examples have survived stages of a cascade, so that a later session goes on at the next one."""
+    if not found:
+        return
+    with store.write() as con:
+        con.executemany(
+            "INSERT INTO survivals VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                [evaluation_id, s.example, s.stages, s.forwards, s.backwards, s.zero_gradient_steps, s.margin]
+                for s in found
+            ],
+        )
+
+
 def finish_evaluation(
-    store: Store, evaluation_id: str, *, status: Status, warnings: Sequence[str] = ()
+    store: Store, evaluation_id: str, *, status: Status, warnings: Sequence[str] = (), engine: str | None = None
 ) -> FinishedEvaluation:
-    """Record how a session ended. `warnings` are added to those that the evaluation has.
+    """Record how a session ended. `warnings` are added to those that the evaluation has; `engine` says how the network
+    was computed.
 
     An evaluation that another session completed meanwhile stays complete. A staging copy that is complete replaces the
     earlier result in the same transaction. Raises `ValueError` when `complete` is claimed and examples are missing.
@@ -230,13 +283,15 @@ def finish_evaluation(
             raise ValueError(f"evaluation {evaluation_id} has {n_done} of {n_requested} examples: it is not complete")
         con.execute(
             """
-            UPDATE evaluations SET status = $status, warnings = $warnings, updated_at = $now, finished_at = $now
+            UPDATE evaluations SET status = $status, warnings = $warnings, updated_at = $now, finished_at = $now,
+                engine = coalesce($engine, engine)
             WHERE evaluation_id = $id
             """,
             {
                 "status": status,
                 "warnings": list(dict.fromkeys([*earlier, *warnings])),
                 "now": _now(),
+                "engine": engine,
                 "id": evaluation_id,
             },
         )
@@ -248,19 +303,26 @@ def finish_evaluation(
 # -- parts of a visit ----------------------------------------------------------------------------------------------
 
 
+def _require_same(name: str, row: object, other: object) -> None:
+    """Refuse rows about different things: a result would stand under the name of another."""
+    found, wanted = getattr(row, name), getattr(other, name)
+    if found != wanted:
+        raise ValueError(f"the {type(row).__name__} has {name} {found!r}, the {type(other).__name__} {wanted!r}")
+
+
 def _status(con: DuckDBPyConnection, evaluation_id: str) -> tuple[str, int] | None:
     """Status and number of examples done; None when there is no such evaluation."""
     row = one(con, "SELECT status, n_done FROM evaluations WHERE evaluation_id = ?", [evaluation_id])
     return (row[0], row[1]) if row else None
 
 
-def _record(con: DuckDBPyConnection, table: str, key: str, row: object) -> None:
+def _record(con: DuckDBPyConnection, table: str, row: object) -> None:
     """Insert the row, or complete the one that has its key; nothing is written when nothing changes."""
     values = _columns(row)
-    names = list(values)
+    names, keys = list(values), _KEYS[table]
     updates = []
     for name in names:
-        if name == key:
+        if name in keys:
             continue
         kept = f"coalesce(excluded.{name}, {table}.{name})"
         updates.append(
@@ -271,7 +333,7 @@ def _record(con: DuckDBPyConnection, table: str, key: str, row: object) -> None:
         return
     con.execute(
         f"INSERT INTO {table} ({', '.join(names)}, recorded_at) VALUES ({', '.join('?' * len(names))}, ?) "
-        f"ON CONFLICT ({key}) DO UPDATE SET {', '.join(updates)}",
+        f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {', '.join(updates)}",
         [*values.values(), _now()],
     )
 

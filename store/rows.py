@@ -45,7 +45,8 @@ class DatasetRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow:
-    """An architecture with weights. `clean_accuracy_recorded` is in percent."""
+    """An architecture with weights, known by the two together: networks that differ only in layers without tensors can
+    share all tensors. `clean_accuracy_recorded` is in percent."""
 
     model_sha256: str
     architecture_id: str
@@ -88,6 +89,7 @@ class EvaluationRow:
 
     evaluation_id: str
     model_sha256: str
+    architecture_id: str
     dataset_id: str
     attack_id: str
     preprocessing: Mapping[str, Any]
@@ -139,6 +141,18 @@ class Counts:
     seconds: float
     n_clean_top5: int | None = None
     n_robust_top5: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurvivalRow:
+    """An example that has survived the first `stages` attacks of a cascade, with what they cost together."""
+
+    example: int
+    stages: int
+    forwards: int
+    backwards: int
+    zero_gradient_steps: int
+    margin: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

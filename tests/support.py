@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attacks import registry
-from models.attacks.engine import Outcome
+from models.attacks.slots import INDEX, LABEL, TARGET, Outcome, Slots
 from models.classifier import Classifier
 from models.datasets import registry as datasets
 from models.datasets.registry import Examples
@@ -89,8 +90,39 @@ def attack(name: str, **settings: object) -> AttackSpec:
     return registry.resolve(name, **settings)  # type: ignore[arg-type]
 
 
+#: Steps that are enough to test an attack's rules with; the published numbers would take minutes.
+QUICK_STEPS = {"square": 60, "cw": 12, "deepfool": 10}
+
+
+def quick(name: str, eps: float, *, shape: tuple[int, ...] = (1, 8, 8), **settings: object) -> AttackSpec:
+    """An attack with few steps and targets, at a bound that is as large in its norm, for images of `shape`, as `eps` is
+    in L-inf.
+    """
+    pixels = int(np.prod(shape))
+    norm = str(settings.get("norm") or registry.find(name.partition("@")[0]).norm)
+    factor = {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels)}[norm]
+    return _quicker(attack(name, eps=repr(eps * factor), **settings))
+
+
+def _quicker(spec: AttackSpec) -> AttackSpec:
+    few = {"targets": 2, "binary_search_steps": 2, "eot": 2}
+    own = tuple((k, min(v, few[k]) if k in few and not isinstance(v, str) else v) for k, v in spec.settings)
+    steps = min(spec.steps, QUICK_STEPS.get(spec.name, 10))
+    return replace(spec, steps=steps, settings=own, stages=tuple(_quicker(stage) for stage in spec.stages))
+
+
 def robust(found: dict[int, Outcome]) -> set[int]:
     return {index for index, outcome in found.items() if outcome.robust}
+
+
+def block(clean: Tensor, labels: Tensor | None = None) -> Slots:
+    """Examples 0, 1, ... that begin their first run at their clean images (n, C, H, W)."""
+    numbers = torch.zeros(len(clean), 9, dtype=torch.int64)
+    numbers[:, INDEX] = torch.arange(len(clean))
+    if labels is not None:
+        numbers[:, LABEL] = labels
+        numbers[:, TARGET] = labels
+    return Slots(clean, clean, numbers, clean, torch.full((len(clean),), torch.inf))
 
 
 def run_attacks(names: Sequence[str]) -> list[AttackSpec]:

@@ -10,8 +10,22 @@ from typing import Annotated
 import typer
 
 from explorer import errors
-from explorer.cli import archs, attacks, datasets, doctor, evaluate, jobs, query, recipes, train, weights
+from explorer.cli import (
+    archs,
+    attacks,
+    compare,
+    datasets,
+    doctor,
+    evaluate,
+    examples,
+    jobs,
+    query,
+    recipes,
+    train,
+    weights,
+)
 from explorer.cli.options import open_app
+from explorer.cli.streams import reserve_stdout
 
 app = typer.Typer(
     name="nasrob-tui",
@@ -54,6 +68,8 @@ app.command("eval")(evaluate.command)
 app.command("train")(train.command)
 app.command("recipes")(recipes.command)
 app.command("tradeoff")(query.tradeoff)
+app.command("compare")(compare.command)
+app.command("examples")(examples.command)
 app.command("sql")(query.sql)
 app.command("schema")(query.schema)
 app.add_typer(archs.app, name="archs")
@@ -65,7 +81,12 @@ app.command("doctor")(doctor.command)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code. A user's mistake is one sentence on stderr, `--debug` shows where."""
+    """Run a command line; returns the exit code. A user's mistake is one sentence on stderr, `--debug` shows where.
+
+    Without `arguments` it is that of the process, whose standard streams are then put in order.
+    """
+    if arguments is None:
+        reserve_stdout()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     # The flag may stand anywhere; it is the program's, not a command's.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +36,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+#: Of what a person wrote so many characters are repeated.
+_MOST_TEXT = 60
+
 Name = Annotated[
     str,
     typer.Argument(
@@ -47,7 +52,9 @@ ClassesOption = Annotated[
 SizeOption = Annotated[
     int | None, typer.Option("--input-size", min=1, help="Side of the images [default: 32, or the network's own].")
 ]
-ChannelsOption = Annotated[int, typer.Option("--in-channels", min=1, help="Channels of the images.")]
+ChannelsOption = Annotated[
+    int | None, typer.Option("--in-channels", min=1, help="Channels of the images [default: 3].")
+]
 
 
 @app.callback()
@@ -68,11 +75,13 @@ def list_(
         return
     from models.architectures import registry
 
+    everything = list(registry.entries().values())
+    family, lineage = _known("family", family, everything), _known("lineage", lineage, everything)
     found = [
         entry
-        for entry in registry.entries().values()
-        if (family is None or entry.family == family)
-        and (lineage is None or entry.lineage == lineage)
+        for entry in everything
+        if family in (None, entry.family)
+        and lineage in (None, entry.lineage)
         and (search is None or _mentions(entry, search))
     ]
     narrowed = any((family, lineage, search, all_))
@@ -100,7 +109,7 @@ def _print_entries(shown: list[Architecture], format: Format) -> None:
     rows = [_described(entry) for entry in shown]
     if format is Format.table:
         for row, entry in zip(rows, shown, strict=True):
-            row["options"] = ", ".join(f"{o.name}={_option(o.default)}" for o in entry.options)
+            row["options"] = ", ".join(f"{o.name}={_option(o.default)}" for o in entry.options if not o.quiet)
     columns = [
         Column("name", "architecture"),
         Column("family", "family"),
@@ -110,6 +119,27 @@ def _print_entries(shown: list[Architecture], format: Format) -> None:
         Column("source", "source"),
     ]
     print_rows(rows, form=format, columns=columns, names=tuple(_described(registry.find("darts"))))
+
+
+def _known(kind: str, text: str | None, entries: Sequence[Architecture]) -> str | None:
+    """The family or lineage that a person means, in any case and with or without dashes.
+
+    Raises `InvalidSpec` with the nearest names, and those of the short list, for one that nothing has.
+    """
+    if text is None:
+        return None
+    from models.errors import InvalidSpec, nearest
+
+    def folded(name: str) -> str:
+        return re.sub(r"[\s_-]", "", name).lower()
+
+    names = {folded(getattr(entry, kind)): str(getattr(entry, kind)) for entry in entries}
+    if (found := names.get(folded(text))) is not None:
+        return found
+    like = " or ".join(repr(name) for name in nearest(text[:_MOST_TEXT], names.values()))
+    usual = ", ".join(sorted({str(getattr(entry, kind)) for entry in entries if entry.curated}))
+    hint = f" Did you mean {like}?" if like else ""
+    raise InvalidSpec(f"there is no {kind} {text[:_MOST_TEXT]!r}.{hint} The short list has {usual}.")
 
 
 def _mentions(entry: Architecture, text: str) -> bool:
@@ -142,36 +172,44 @@ def show(
     set_: SetOption = None,
     num_classes: ClassesOption = None,
     input_size: SizeOption = None,
-    in_channels: ChannelsOption = 3,
+    in_channels: ChannelsOption = None,
     store: StoreOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Show one architecture: its cells drawn, its parameters and multiply-adds, its weights and evaluations.
 
     Parameters are without the auxiliary head of training; multiply-adds are those of convolutions, linear layers and
-    other matrix products, for one example.
+    other matrix products, for one example. A network of your own is counted for the images that the weights there are
+    for it were made for, unless you say others.
     """
     from explorer import archpage, settings
+    from explorer.cli.streams import foreign_code
     from explorer.jobs.planning import parse_options
     from models import counting
-    from models.architectures import registry
+    from models.architectures import external, registry
     from models.architectures.options import scale_of
 
     entry = registry.find(name.partition("@")[0] if "@" in name else name)
-    side = input_size or entry.input_size or 32
-    classes = num_classes or entry.num_classes or 10
-    shape = (in_channels, side, side)
-    spec = registry.parse_architecture(name, parse_options(set_ or ()), scale=scale_of(shape))
-    counts = counting.describe(spec, num_classes=classes, image_shape=shape)
+    options, home = parse_options(set_ or ()), settings.load(store)
+    made_for = None
+    if external.is_factory(entry.name):
+        made_for = archpage.dataset_of_weights(registry.parse_architecture(name, options), home)
+    channels, side = made_for.image_shape[:2] if made_for else (3, entry.input_size or 32)
+    classes = num_classes or (made_for.n_classes if made_for else entry.num_classes or 10)
+    channels, side = in_channels or channels, input_size or side
+    shape = (channels, side, side)
+    with foreign_code():
+        spec = registry.parse_architecture(name, options, scale=scale_of(shape))
+        counts = counting.describe(spec, num_classes=classes, image_shape=shape)
     page: dict[str, Any] = {
         "architecture": spec.canonical,
         **_described(entry),
         "values": dict(spec.options),
         "num_classes": classes,
         "input_size": side,
-        "in_channels": in_channels,
+        "in_channels": channels,
         **asdict(counts),
-        **archpage.records(spec, settings.load(store)),
+        **archpage.records(spec, home),
     }
     if format is Format.table:
         archpage.print_page(page, sys.stdout)
@@ -200,7 +238,7 @@ def sample(
     set_: SetOption = None,
     num_classes: ClassesOption = None,
     input_size: SizeOption = None,
-    in_channels: ChannelsOption = 3,
+    in_channels: ChannelsOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Draw random architectures, uniformly from the space, by seed; bounds on parameters keep those that fit.
@@ -219,7 +257,7 @@ def sample(
         options=parse_options(set_ or ()),
         bounds=(sampling.parse_count(min_params), sampling.parse_count(max_params)),
         num_classes=classes,
-        image_shape=(in_channels, side, side),
+        image_shape=(in_channels or 3, side, side),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     rows = [asdict(d) for d in drawn.found]
@@ -241,17 +279,22 @@ def add(
         str,
         typer.Argument(
             help="A file, or the text itself: a genotype, a NAS-Bench-201 string, a net_config of DenseNAS, a "
-            "configuration of ProxylessNAS, a macro genome, or JSON with space and data. - reads it from stdin."
+            "configuration of ProxylessNAS, codes of RobNet, a macro genome, or JSON with space and data. - reads it "
+            "from stdin."
         ),
     ],
     format: FormatOption = Format.table,
 ) -> None:
     """Keep a definition of your own; prints the name that --arch takes."""
-    from models.architectures import registry
+    from models.architectures import definitions, registry
+    from models.errors import InvalidSpec
 
     text = definition
     if definition == "-":
-        text = sys.stdin.read()
+        try:
+            text = definitions.decoded(sys.stdin.buffer)
+        except InvalidSpec as error:
+            raise InvalidSpec(f"what comes from stdin {error}") from None
     elif _is_file(definition):
         text = f"file:{definition}"
     entry = registry.find(text)

@@ -148,6 +148,7 @@ def _print_details(dataset: Dataset, rows: list[dict[str, Any]]) -> None:
         for key in ("description", "source", "license", "n_classes", "image_shape", "geometry", "mean", "std")
     ]
     print_rows(facts, form=Format.table, columns=[Column("property", dataset.name), Column("value", "", align="left")])
+    typer.echo()
     splits = [{**row, "classes": _spread(row["counts"]), "note": "; ".join(row["notes"]) or None} for row in rows]
     columns = [
         Column("split", "split"),
@@ -161,6 +162,7 @@ def _print_details(dataset: Dataset, rows: list[dict[str, Any]]) -> None:
     print_rows(splits, form=Format.table, columns=[*columns, Column("note", "note")] if noted else columns)
     read = [row for row in rows if row["counts"]]
     if read and dataset.n_classes <= CLASSES_TO_LIST:
+        typer.echo()
         classes = [
             {"label": count["label"], "class": count["class"]}
             | {row["split"]: row["counts"][count["label"]]["n_examples"] for row in read}

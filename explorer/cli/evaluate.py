@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -108,7 +107,14 @@ def command(
     attack: Annotated[
         list[str] | None,
         typer.Option(
-            "--attack", help="Attack, such as fgsm, pgd, pgd-20 or pgd@eps=4/255,steps=20 [default: pgd]. Repeatable."
+            "--attack",
+            help="Attack, such as fgsm, pgd, pgd-20, pgd@eps=4/255,steps=20 or autoattack [default: pgd]. Repeatable.",
+        ),
+    ] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--preset", help="Attacks that belong together: paper, autoattack, sweep or your own. Repeatable."
         ),
     ] = None,
     eps: Annotated[
@@ -136,8 +142,16 @@ def command(
         ),
     ] = "pixel",
     verdict: Annotated[
-        str, typer.Option("--verdict", help="worst: any visited iterate that fools counts; last: only the last one.")
-    ] = "worst",
+        str | None,
+        typer.Option(
+            "--verdict",
+            help="worst: any visited iterate that fools counts; last: only the last one; closest: the closest "
+            "adversarial example of all, for attacks that look for the smallest distance [default: the attack's].",
+        ),
+    ] = None,
+    norm: Annotated[
+        str | None, typer.Option("--norm", help="Linf, L2 or L1, where the attack has it [default: the attack's].")
+    ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     batch_size: Annotated[
@@ -147,6 +161,44 @@ def command(
             help="Slots of the engine: examples attacked side by side [default: 64 to 256, by image size].",
         ),
     ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option("--family", help="Family of a network of your own: handcrafted (the default) or nas."),
+    ] = None,
+    surrogate: Annotated[
+        str | None,
+        typer.Option(
+            "--surrogate", help="Architecture that the attack is crafted on, to be judged on the others (transfer)."
+        ),
+    ] = None,
+    surrogate_weights: Annotated[
+        str | None, typer.Option("--surrogate-weights", help="Weights of the surrogate, as for --weights.")
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="In which perturbations are looked for: float32, bf16, fp16 or auto. Verdicts are always in float32.",
+        ),
+    ] = "float32",
+    compile_: Annotated[
+        str, typer.Option("--compile", help="Compile the network: auto (for long jobs), on or off.")
+    ] = "auto",
+    channels_last: Annotated[str, typer.Option("--channels-last", help="Memory format: auto, on or off.")] = "auto",
+    fold: Annotated[str, typer.Option("--fold", help="Fold BatchNorm into convolutions: auto, on or off.")] = "auto",
+    max_time: Annotated[
+        str | None,
+        typer.Option("--max-time", help="Stop after this time, such as 90s, 30m or 2h; what is finished is stored."),
+    ] = None,
+    max_forwards: Annotated[
+        int | None, typer.Option("--max-forwards", help="Stop after so many forward passes, counted per image.")
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say before each evaluation what it will cost, also where it is short.")
+    ] = False,
+    save_examples: Annotated[
+        int, typer.Option("--save-examples", help="Keep so many adversarial examples of each evaluation.")
+    ] = 0,
     set_: SetOption = None,
     input_size: Annotated[
         int | None,
@@ -200,7 +252,19 @@ def command(
             architectures=arch or (),
             weights=weights or (),
             datasets=dataset or ("digits",),
-            attacks=attack or ("pgd",),
+            attacks=attack or (),
+            presets=preset or (),
+            family=family,
+            surrogate=surrogate,
+            surrogate_weights=surrogate_weights,
+            precision=precision,
+            compile=compile_,
+            channels_last=channels_last,
+            fold=fold,
+            max_time=max_time,
+            max_forwards=max_forwards,
+            estimate=estimate,
+            save_examples=save_examples,
             eps=eps or (),
             options=set_ or (),
             steps=steps,
@@ -211,6 +275,7 @@ def command(
             split=split,
             threat_space=threat_space,
             verdict=verdict,
+            norm=norm,
             device=device,
             threads=threads,
             slots=batch_size,
@@ -252,7 +317,7 @@ def _already_stored(request: Any) -> list[str] | None:
     from store import Store
     from store.errors import StoreNotFound
 
-    if request.force or any(model.sha256 is None for model in request.models):
+    if request.force or request.precision == "auto" or any(model.sha256 is None for model in request.models):
         return None
     identities = [request.evaluation(m, a).identity for m in request.models for a in request.attacks]
     try:
@@ -263,7 +328,23 @@ def _already_stored(request: Any) -> list[str] | None:
             ).fetchone()
     except StoreNotFound:
         return None
-    return identities if complete and complete[0] == len(set(identities)) else None
+    if not complete or complete[0] != len(set(identities)) or not _all_kept(request, identities):
+        return None
+    return identities
+
+
+def _all_kept(request: Any, identities: list[str]) -> bool:
+    """Whether the adversarial examples to keep of complete evaluations are kept; a job says what is not."""
+    if not request.save_examples:
+        return True
+    from explorer.jobs import keeping
+    from models.datasets import registry
+    from store import Store
+
+    store = Store(Path(request.store))
+    indices = registry.load(request.dataset, request.split, root=request.root).subset(request.examples)
+    found = (keeping.lacking(store, i, indices.tolist(), request.save_examples) for i in identities)
+    return not any(one.n_lacking for one in found)
 
 
 class _Interruption:
@@ -289,14 +370,14 @@ class _Interruption:
 def _work(job: Any, json_progress: bool) -> tuple[int, list[str]]:
     """Work on a job in this process; returns the exit code and the identities of its evaluations."""
     from explorer.cli.progress import JsonProgress, progress_for
+    from explorer.cli.streams import foreign_code
     from explorer.jobs.runner import Runner
 
     stop = _Interruption()
     stop.install()
     with JsonProgress(sys.stderr) if json_progress else progress_for(sys.stderr) as listener:
         runner = Runner(job, job.request(), listeners=[listener], stop=stop)
-        # A network of somebody else may print; stdout is for the result.
-        with contextlib.redirect_stdout(sys.stderr):
+        with foreign_code():
             return runner.run(), runner.evaluation_ids
 
 

@@ -11,6 +11,18 @@ from explorer.render import Column, Format
 
 app = typer.Typer(help="List jobs; cancel, resume or show one.", invoke_without_command=True, rich_markup_mode=None)
 
+#: Keys of a job in `--format json`, in this order. They are part of the interface: add, never change.
+KEYS = (
+    "job",
+    "state",
+    "evaluations_finished",
+    "evaluations",
+    "title",
+    "started_at",
+    "store",
+    "evaluations_partial",
+)
+
 Number = Annotated[int, typer.Argument(help="Number of the job.")]
 
 
@@ -21,38 +33,38 @@ def list_(context: typer.Context, format: FormatOption = Format.table) -> None:
         return
     from explorer import render, settings
     from explorer.errors import ExplorerError
-    from explorer.jobs import folder
+    from explorer.jobs import folder, following
 
     rows: list[dict[str, Any]] = []
     for job in folder.all_jobs(settings.load().jobs):
         events = job.events()
+        view = following.progress_of(job, events)
         try:
-            title, store = job.request().title, job.request().store
-        except ExplorerError as error:
-            title, store = str(error), None
-        finished = sum(e.kind == "evaluation_finished" for e in events)
-        total = next((e.data.get("n_evaluations") for e in events if e.kind == "job_started"), None)
+            store = job.request().store
+        except ExplorerError:
+            store = None
         rows.append(
             {
                 "job": job.number,
-                "state": job.state(events),
-                "evaluations_finished": finished,
-                "evaluations": total,
-                "title": title,
+                "state": view.state,
+                "evaluations_finished": view.n_complete,
+                "evaluations": view.n_evaluations or None,
+                "evaluations_partial": view.n_partial,
+                "title": view.title,
                 "started_at": events[0].time if events else None,
                 "store": store,
             }
         )
-    names = ("job", "state", "evaluations_finished", "evaluations", "title", "started_at", "store")
     columns = [
         Column("job", "job"),
         Column("state", "state"),
         Column("evaluations_finished", "done"),
         Column("evaluations", "of"),
+        Column("evaluations_partial", "partial"),
         Column("title", "what"),
         Column("started_at", "started"),
     ]
-    render.print_rows(rows, form=format, columns=columns, names=names)
+    render.print_rows(rows, form=format, columns=columns, names=KEYS)
 
 
 @app.command()

@@ -44,5 +44,7 @@ def open_app(settings: Settings, focus_job: int | None = None) -> int:
             "`nasrob-tui --help` lists the commands."
         )
     from explorer.app import run
+    from explorer.cli.streams import release_stdout
 
+    release_stdout()
     return run(settings, focus_job=focus_job)

@@ -65,6 +65,8 @@ class LineProgress(Listener):
                 self.say(f"{self._about}: {running(data)}")
             case "evaluation_finished":
                 self.say(f"{self._about}: {result(data)}")
+            case "estimate":
+                self.say(f"{data['attack']}: {estimated(data)}")
             case "warning" | "note":
                 self.say(f"{event.kind}: {data['message']}")
             case "error":
@@ -120,6 +122,8 @@ class BarProgress(Listener):
                     self._bar.remove_task(self._task)
                     self._task = None
                 self.say(f"{self._about}: {result(data)}")
+            case "estimate":
+                self.say(f"{data['attack']}: {estimated(data)}")
             case "warning" | "note":
                 self.say(f"{event.kind}: {data['message']}")
             case "error":
@@ -155,15 +159,40 @@ def running(data: dict[str, Any]) -> str:
 def result(data: dict[str, Any]) -> str:
     """The outcome of an evaluation in one line."""
     known = " (from the store)" if data["from_store"] else ""
+    warnings = "".join(f"\n  warning: {w}" for w in data["warnings"])
+    unfinished = f"{data['status']} after {data['n_done']} examples"
     if data["robust_accuracy"] is None:
-        return f"{data['status']} after {data['n_done']} examples, too few to say; the same command continues{known}"
+        if not data["n_counted"]:
+            return f"{unfinished}, too few to say; the same command continues{known}{warnings}"
+        none = f"no accuracy: all {data['n_counted']} examples counted gave non-finite logits"
+        if data["status"] != "complete":
+            none = f"{unfinished}: {none}; the same command continues"
+        return none + known + warnings
     text = (
         f"clean {data['clean_accuracy']:.1f} %, robust {data['robust_accuracy']:.1f} % "
         f"[{data['robust_accuracy_low']:.1f}–{data['robust_accuracy_high']:.1f}], {data['seconds']:.1f} s"
     )
     if data["status"] != "complete":
-        text = f"{data['status']} after {data['n_done']} examples: {text}; the same command continues"
-    return text + known + "".join(f"\n  warning: {w}" for w in data["warnings"])
+        text = f"{unfinished}: {text}; the same command continues"
+    return text + known + warnings
+
+
+def estimated(data: dict[str, Any]) -> str:
+    """What an evaluation will cost, in one line."""
+    about, most = (
+        f"{_many(data[f'forwards_{kind}'])} forward and {_many(data[f'backwards_{kind}'])} backward passes, "
+        f"{clock(data[f'seconds_{kind}'])}"
+        for kind in ("expected", "most")
+    )
+    return f"{data['examples']} examples, about {about} if those survive that survive one step; at most {most}"
+
+
+def _many(count: int) -> str:
+    """A count as people say it: 940, 12 k, 3.4 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)
 
 
 def clock(seconds: float) -> str:

@@ -62,6 +62,7 @@ def command(
     """
     from explorer import render
     from explorer import settings as settings_of
+    from explorer.cli.streams import foreign_code
     from explorer.errors import ExplorerError
     from explorer.jobs.planning import parse_options
     from models.architectures import registry as architectures
@@ -80,7 +81,12 @@ def command(
     settings = settings_of.load(store)
     entry = datasets.find(dataset)
     overrides: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
-    overrides |= {key: _value(text) for key, text in parse_options(set_recipe or (), flag="--set-recipe").items()}
+    keys = {key: _value(text) for key, text in parse_options(set_recipe or (), flag="--set-recipe").items()}
+    twice = [key for key in keys if overrides.get(key) is not None]
+    if twice:
+        flag = twice[0].replace("_", "-")
+        raise ExplorerError(f"--{flag} and --set-recipe {twice[0]} say the same thing: give one of them.")
+    overrides |= keys
     scale = scale_of(entry.image_shape)
     plans = []
     for text in arch:
@@ -89,9 +95,11 @@ def command(
         plans.append((spec, recipes.load(chosen, entry.name, overrides)))
     for split in ("train", "test"):
         datasets.load(entry.name, split, root=data_root, download=download)
-    rows = [
-        _train(spec, found, entry.name, seed, device, threads, out, force, settings, data_root) for spec, found in plans
-    ]
+    with foreign_code():
+        rows = [
+            _train(spec, found, entry.name, seed, device, threads, out, force, settings, data_root)
+            for spec, found in plans
+        ]
     columns = [
         Column("architecture", "architecture"),
         Column("dataset", "dataset"),

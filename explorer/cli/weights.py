@@ -96,11 +96,13 @@ def add(
     mean: Annotated[
         str | None,
         typer.Option(
-            "--mean", help="Means that images were normalised with, such as 0.49,0.48,0.45 [default: the dataset's]."
+            "--mean",
+            help="Means that images were normalised with, such as 0.49,0.48,0.45 [default: the file's own, else the "
+            "dataset's].",
         ),
     ] = None,
     std: Annotated[
-        str | None, typer.Option("--std", help="Standard deviations, such as 0.25,0.24,0.26 [default: the dataset's].")
+        str | None, typer.Option("--std", help="Standard deviations, such as 0.25,0.24,0.26 [default: likewise].")
     ] = None,
     entry: Annotated[
         str | None,
@@ -125,6 +127,7 @@ def add(
     file is ever executed.
     """
     from explorer import render, settings
+    from explorer.cli.streams import foreign_code
     from explorer.jobs import rows
     from explorer.jobs.planning import parse_options
     from models import devices
@@ -143,7 +146,8 @@ def add(
         entry=entry,
     )
     home = settings.load()
-    matched = adding.matched(wanted, say=_say, software_version=rows.software_version(), created_at=rows.utc_now())
+    with foreign_code():
+        matched = adding.matched(wanted, say=_say, software_version=rows.software_version(), created_at=rows.utc_now())
     path = home.weights / matched.dataset.slug / adding.file_name(matched)
     there = adding.already_there(matched, catalogue.scan(home.weights_folders))
     warnings: list[str] = []
@@ -157,7 +161,8 @@ def add(
         measured = None
         if measure:
             devices.set_threads(threads)
-            measured = adding.measure(matched, device=devices.choose(device), say=_say, root=data_root)
+            with foreign_code():
+                measured = adding.measure(matched, device=devices.choose(device), say=_say, root=data_root)
         if measured is not None and measured.warning is not None:
             warnings.append(measured.warning)
             _say(f"warning: {measured.warning}")

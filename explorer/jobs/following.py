@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from explorer.errors import ExplorerError
 from explorer.jobs.folder import START_GRACE, Event, Job, State, Tail, all_jobs
+from explorer.jobs.request import Request
+from models.errors import ModelsError
 
 #: queued: not begun; running; complete; partial: stopped before the end; failed.
 EvaluationState = Literal["queued", "running", "complete", "partial", "failed"]
@@ -91,6 +93,11 @@ class JobProgress:
     @property
     def n_complete(self) -> int:
         return sum(e.state == "complete" for e in self.evaluations)
+
+    @property
+    def n_partial(self) -> int:
+        """Evaluations that were stopped before their end, or failed in the middle."""
+        return sum(e.state in ("partial", "failed") for e in self.evaluations)
 
     @property
     def current(self) -> EvaluationProgress | None:
@@ -193,6 +200,14 @@ class Board:
             return "interrupted"
 
 
+def progress_of(job: Job, events: list[Event]) -> JobProgress:
+    """A job as its request and the whole of its log tell, in the state that the system says it is in."""
+    view = _begin(job) or JobProgress(job.number, job.folder, "", "")
+    for event in _without_superseded(events):
+        view = fold(view, event)
+    return _settle(view, job.state(events))
+
+
 def _without_superseded(events: list[Event]) -> list[Event]:
     """The events but for progress that later progress overtakes: so a log of hours is read at once."""
     last: dict[Any, int] = {}
@@ -245,11 +260,19 @@ def _begin(job: Job) -> JobProgress | None:
         job.number,
         job.folder,
         request.title,
-        request.command(),
+        _command(request),
         device=request.device,
         n_evaluations=len(planned),
         evaluations=evaluations,
     )
+
+
+def _command(request: Request) -> str:
+    """The command line that asks for the same; empty where what it names is gone, such as a folder of images."""
+    try:
+        return request.command()
+    except ModelsError:
+        return ""
 
 
 def _settle(view: JobProgress, state: State) -> JobProgress:

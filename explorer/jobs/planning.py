@@ -4,8 +4,9 @@ too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,23 @@ from explorer.settings import Settings
 from models.architectures import external
 from models.architectures import registry as architectures
 from models.architectures.options import scale_of
+from models.attacks import presets
 from models.attacks import registry as attacks
 from models.datasets import registry as datasets
 from models.datasets.registry import Dataset, Geometry
 from models.devices import check_name
 from models.errors import InvalidSpec, ModelsError, WeightsError
-from models.specs import ArchitectureSpec, AttackSpec, Preprocessing, ThreatSpace, Verdict
+from models.specs import (
+    PRECISIONS,
+    SWITCHES,
+    VERDICTS,
+    ArchitectureSpec,
+    AttackSpec,
+    Preprocessing,
+    Surrogate,
+    ThreatSpace,
+    Verdict,
+)
 from models.weights import catalogue
 
 #: Weights that are no file: what a factory returns.
@@ -34,7 +46,9 @@ class Asked:
     architectures: Sequence[str] = ()
     weights: Sequence[str] = ()
     datasets: Sequence[str] = ("digits",)
-    attacks: Sequence[str] = ("pgd",)
+    #: None: those of the presets, or PGD if there is none either.
+    attacks: Sequence[str] = ()
+    presets: Sequence[str] = ()
     eps: Sequence[str] = ()
     options: Sequence[str] = ()
     steps: int | None = None
@@ -44,7 +58,9 @@ class Asked:
     examples: int | None = None
     split: str = "test"
     threat_space: str = "pixel"
-    verdict: str = "worst"
+    #: None: the attack's own.
+    verdict: str | None = None
+    norm: str | None = None
     device: str = "auto"
     threads: int | None = None
     slots: int | None = None
@@ -56,6 +72,19 @@ class Asked:
     std: str | None = None
     data_root: str | None = None
     download: bool = False
+    precision: str = "float32"
+    compile: str = "auto"
+    channels_last: str = "auto"
+    fold: str = "auto"
+    #: Such as `90`, `30m` or `2h`.
+    max_time: str | None = None
+    max_forwards: int | None = None
+    estimate: bool = False
+    save_examples: int = 0
+    #: What a person says of networks of theirs: handcrafted or nas.
+    family: str | None = None
+    surrogate: str | None = None
+    surrogate_weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +103,22 @@ def plan(asked: Asked, settings: Settings) -> list[Request]:
     for what, number in (("--threads", asked.threads), ("--batch-size", asked.slots), ("--examples", asked.examples)):
         if number is not None and number < 1:
             raise InvalidSpec(f"{what} must be at least 1, not {number}.")
+    for flag, value in (("compile", asked.compile), ("channels-last", asked.channels_last), ("fold", asked.fold)):
+        if value not in SWITCHES:
+            raise InvalidSpec(f"--{flag} is auto, on or off, not {value!r}.")
+    if asked.precision not in ("auto", *PRECISIONS):
+        raise InvalidSpec(f"--precision is auto, {', '.join(PRECISIONS)}, not {asked.precision!r}.")
+    for what, number in (("--max-forwards", asked.max_forwards), ("--save-examples", asked.save_examples)):
+        if number is not None and number < 0:
+            raise InvalidSpec(f"{what} must not be negative: {number}.")
+    if asked.save_examples and asked.threat_space == "normalized-clamped":
+        raise InvalidSpec(
+            "--save-examples keeps images, and in the threat space normalized-clamped there are none: its examples are "
+            "normalised inputs that no pixels need belong to. Use --threat-space pixel."
+        )
+    if asked.family not in (None, "handcrafted", "nas"):
+        raise InvalidSpec(f"--family is handcrafted or nas, not {asked.family!r}.")
+    max_seconds = parse_duration(asked.max_time) if asked.max_time else None
     specs = resolve_attacks(asked)
     root = Path(asked.data_root).expanduser().absolute() if asked.data_root else None
     requests = []
@@ -86,13 +131,22 @@ def plan(asked: Asked, settings: Settings) -> list[Request]:
         for at_name, models in groups.items():
             split = dataset.split_named(asked.split)
             datasets.load(at_name, split, root=root, download=asked.download).subset(asked.examples)
+            surrogate = _surrogate(asked, datasets.find(at_name), settings)
             requests.append(
                 Request(
                     models=tuple(models),
                     dataset=at_name,
                     split=split,
                     examples=asked.examples,
-                    attacks=tuple(specs),
+                    attacks=tuple(_crafted_on(spec, surrogate) for spec in specs),
+                    precision=asked.precision,
+                    compile=asked.compile,
+                    channels_last=asked.channels_last,
+                    fold=asked.fold,
+                    max_seconds=max_seconds,
+                    max_forwards=asked.max_forwards,
+                    estimate=asked.estimate,
+                    save_examples=asked.save_examples,
                     store=str(settings.store),
                     device=asked.device,
                     threads=asked.threads,
@@ -103,6 +157,45 @@ def plan(asked: Asked, settings: Settings) -> list[Request]:
                 )
             )
     return requests
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in `90`, `90s`, `30m`, `2h` or `1.5d`; raises `InvalidSpec`."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)", text.strip().lower())
+    if match is None or float(match.group(1)) == 0:
+        raise InvalidSpec(f"{text!r} is no duration: write 90s, 30m, 2h or 1d.")
+    return float(match.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match.group(2)]
+
+
+def _surrogate(asked: Asked, dataset: Dataset, settings: Settings) -> Surrogate | None:
+    """The model that attacks are to be crafted on; None when it is the attacked one itself."""
+    if asked.surrogate is None:
+        if asked.surrogate_weights is not None:
+            raise InvalidSpec("--surrogate-weights belongs to --surrogate ARCHITECTURE.")
+        return None
+    weights = (asked.surrogate_weights,) if asked.surrogate_weights else ()
+    one = replace(
+        asked, architectures=(asked.surrogate,), weights=weights, mean=None, std=None, options=(), family=None
+    )
+    (chosen,) = resolve_models(one, dataset, settings)
+    model = chosen.model
+    if model.sha256 is None:
+        raise WeightsError(
+            f"the weights of the surrogate {model.architecture} have no record yet: take them in first, with "
+            "`nasrob-tui weights add`."
+        )
+    return Surrogate(model.architecture, model.sha256, model.mean, model.std, model.weights)
+
+
+def _crafted_on(spec: AttackSpec, surrogate: Surrogate | None) -> AttackSpec:
+    """The attack crafted on another model and judged, at its end, on the attacked one."""
+    if surrogate is None:
+        return spec
+    if spec.stages or not attacks.find(spec.name).transfers:
+        raise InvalidSpec(
+            f"{spec.name} cannot be crafted on a surrogate: use an attack along the gradient, such as pgd."
+        )
+    return replace(spec, surrogate=surrogate)
 
 
 def _is_code(architecture: str) -> bool:
@@ -125,16 +218,21 @@ def resolve_attacks(asked: Asked) -> list[AttackSpec]:
     number of steps is fixed, so that a step size meant for PGD does not weaken F-FGSM. A single attack takes them, or
     refuses.
     """
-    if not asked.attacks:
-        raise ExplorerError("name at least one --attack: `nasrob-tui attacks` lists them.")
     if asked.threat_space not in ("pixel", "normalized-clamped"):
         raise InvalidSpec(f"threat space {asked.threat_space!r} is unknown: pixel or normalized-clamped.")
-    if asked.verdict not in ("worst", "last"):
-        raise InvalidSpec(f"verdict {asked.verdict!r} is unknown: worst or last.")
     threat_space: ThreatSpace = "pixel" if asked.threat_space == "pixel" else "normalized-clamped"
-    verdict: Verdict = "worst" if asked.verdict == "worst" else "last"
+    verdict = _verdict(asked.verdict)
+    if asked.surrogate is not None and verdict is None:
+        # Looking at the attacked model in every step would be more than a transfer.
+        verdict = "last"
     iterated: dict[str, Any] = {"steps": asked.steps, "step_size": asked.step_size, "restarts": asked.restarts}
-    names = list(dict.fromkeys(asked.attacks))
+    wanted: dict[str, tuple[str | None, ...]] = {}
+    for preset in map(presets.find, asked.presets):
+        for name in preset.attacks:
+            wanted[name] = tuple(asked.eps) or preset.eps or (None,)
+    for name in asked.attacks or (() if asked.presets else ("pgd",)):
+        wanted[name] = tuple(asked.eps) or (None,)
+    names = list(wanted)
     takes = [_is_iterated(name) or len(names) == 1 for name in names]
     given = [key for key, value in iterated.items() if value is not None]
     if given and not any(takes):
@@ -142,21 +240,34 @@ def resolve_attacks(asked: Asked) -> list[AttackSpec]:
         raise InvalidSpec(f"{flags}: none of {', '.join(names)} is iterated, so there is nothing to set.")
     found: dict[str, AttackSpec] = {}
     for name, iterates in zip(names, takes, strict=True):
-        for eps in asked.eps or (None,):
+        for eps in wanted[name]:
             spec = attacks.resolve(
                 name,
                 eps=eps,
+                norm=asked.norm,
                 seed=asked.seed,
                 threat_space=threat_space,
                 verdict=verdict,
                 **(iterated if iterates else {}),
             )
             found.setdefault(spec.identity, spec)
-    return list(found.values())
+    # A ladder climbs: what a smaller eps has broken is not attacked again.
+    return sorted(found.values(), key=lambda spec: spec.eps.value if spec.name == "sweep" else 0.0)
+
+
+def _verdict(text: str | None) -> Verdict | None:
+    for known in VERDICTS:
+        if text == known:
+            return known
+    if text is not None:
+        raise InvalidSpec(f"verdict {text!r} is unknown: {', '.join(VERDICTS)}.")
+    return None
 
 
 def _is_iterated(text: str) -> bool:
-    return attacks.resolve(text).steps > 1
+    """Whether `--steps` and the like are meant for the attack: it has steps of a size that a person chooses."""
+    spec = attacks.resolve(text)
+    return spec.steps > 1 and spec.step_size is not None
 
 
 def resolve_models(asked: Asked, dataset: Dataset, settings: Settings) -> list[Chosen]:
@@ -203,7 +314,10 @@ class _Context:
         asked = self.asked
         free = asked.input_size is None and asked.resize is None and asked.interpolation is None
         wanted = geometry if free and self.dataset.native is None else None
-        return Chosen(RequestedModel(spec.canonical, weights, sha256, normal.mean, normal.std), wanted)
+        family = self.asked.family
+        if family is not None and not external.is_factory(spec.name):
+            raise InvalidSpec(f"--family is for networks of your own; {spec.name} is known to be of its family.")
+        return Chosen(RequestedModel(spec.canonical, weights, sha256, normal.mean, normal.std, family), wanted)
 
     def from_file(self, file: catalogue.WeightsFile, spec: ArchitectureSpec) -> Chosen:
         """The model in a file of ours, which must be of the architecture that a person named."""
@@ -271,8 +385,8 @@ def _only_weights(spec: ArchitectureSpec, context: _Context) -> Chosen:
 
 
 def _unique(files: list[catalogue.WeightsFile]) -> list[catalogue.WeightsFile]:
-    """The files without repetition of tensors."""
-    return list({file.record.tensors_sha256: file for file in reversed(files)}.values())
+    """The files without repetition of a model."""
+    return list({(file.record.tensors_sha256, file.record.architecture): file for file in reversed(files)}.values())
 
 
 def _fits(file: catalogue.WeightsFile, dataset: Dataset) -> bool:
@@ -294,12 +408,7 @@ def _named_weights(spec: ArchitectureSpec | None, text: str, context: _Context) 
             own = Preprocessing(published.mean, published.std)
             return context.model(spec, published.weights, None, own, geometry)
     if not path.exists() and len(text) >= 6 and all(c in "0123456789abcdef" for c in text.lower()):
-        by_hash = {f.record.tensors_sha256: f for f in files if f.record.tensors_sha256.startswith(text.lower())}
-        if len(by_hash) > 1:
-            raise WeightsError(f"{len(by_hash)} sets of weights begin with {text}: give more digits.")
-        if not by_hash:
-            raise WeightsError(f"no weights begin with SHA-256 {text}: `nasrob-tui weights` lists what there is.")
-        path = next(iter(by_hash.values())).path
+        path = catalogue.by_sha256(text, files, architecture=spec.canonical if spec is not None else None).path
     if not path.exists():
         raise WeightsError(f"there is no weights file {text}.")
     if not path.is_file():

@@ -6,10 +6,14 @@ import json
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from explorer.errors import ExplorerError
+from models.attacks import registry as attacks
 from models.specs import AttackSpec, EvaluationSpec, Preprocessing
+
+if TYPE_CHECKING:
+    from models.attacks.forwarding import Speed
 
 VERSION = 1
 
@@ -25,6 +29,8 @@ class RequestedModel:
     sha256: str | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    #: handcrafted or nas, where a person says so of a network of theirs.
+    family: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,18 @@ class Request:
     slots: int | None = None
     force: bool = False
     data_root: str | None = None
+    #: How the network is computed: see `models.attacks.forwarding.Speed`.
+    precision: str = "float32"
+    compile: str = "auto"
+    channels_last: str = "auto"
+    fold: str = "auto"
+    #: When either is spent the job stops, and what is finished is stored.
+    max_seconds: float | None = None
+    max_forwards: int | None = None
+    #: Say what every evaluation will cost, also where it is short.
+    estimate: bool = False
+    #: Adversarial examples kept of every evaluation.
+    save_examples: int = 0
     #: Folder in which the request was made, where it needs a module that may lie there.
     import_from: str | None = None
     version: int = field(default=VERSION)
@@ -72,9 +90,17 @@ class Request:
         return Path(self.data_root) if self.data_root else None
 
     def evaluation(
-        self, model: RequestedModel, attack: AttackSpec, sha256: str | None = None, code: str | None = None
+        self,
+        model: RequestedModel,
+        attack: AttackSpec,
+        sha256: str | None = None,
+        code: str | None = None,
+        precision: str | None = None,
     ) -> EvaluationSpec:
-        """The specification, and so the identity, of one evaluation of this request."""
+        """The specification, and so the identity, of one evaluation of this request.
+
+        `precision` is what the request's comes to on the device, where that is `auto`.
+        """
         from models.datasets import registry
 
         examples = registry.load(self.dataset, self.split, root=self.root)
@@ -92,7 +118,14 @@ class Request:
             subset_digest=registry.subset_digest(indices),
             n_examples=len(indices),
             attack=attack,
+            precision=precision or self.precision,
         )
+
+    def speed(self) -> Speed:
+        """How the network is to be computed. Imports torch."""
+        from models.attacks.forwarding import Speed
+
+        return Speed(self.precision, self.compile, self.channels_last, self.fold)  # type: ignore[arg-type]
 
     @property
     def title(self) -> str:
@@ -110,23 +143,33 @@ class Request:
         words = ["nasrob-tui", "eval", "--headless"]
         for model in self.models:
             words += ["--arch", model.architecture, "--weights", model.weights]
+        families = {model.family for model in self.models}
+        words += ["--family", str(families.pop())] if len(families) == 1 and None not in families else []
         normals = {(model.mean, model.std) for model in self.models}
         words += normalisation(self.dataset, *normals.pop()) if len(normals) == 1 else []
         words += ["--dataset", self.dataset] + (["--split", self.split] if self.split != "test" else [])
         for attack in self.attacks:
-            words += ["--attack", inline(attack)]
+            words += ["--attack", attacks.inline(attack)]
         words += ["--examples", str(self.examples)] if self.examples is not None else []
         first = self.attacks[0]
         for flag, value, default in (
             ("--seed", first.seed, 0),
             ("--threat-space", first.threat_space, "pixel"),
-            ("--verdict", first.verdict, "worst"),
             ("--device", self.device, "auto"),
             ("--data-root", self.data_root, None),
             ("--threads", self.threads, None),
             ("--batch-size", self.slots, None),
+            ("--precision", self.precision, "float32"),
+            ("--compile", self.compile, "auto"),
+            ("--channels-last", self.channels_last, "auto"),
+            ("--fold", self.fold, "auto"),
+            ("--max-time", self.max_seconds, None),
+            ("--max-forwards", self.max_forwards, None),
+            ("--save-examples", self.save_examples, 0),
         ):
             words += [flag, str(value)] if value != default else []
+        if first.surrogate is not None:
+            words += ["--surrogate", first.surrogate.architecture, "--surrogate-weights", first.surrogate.sha256[:16]]
         words += ["--store", self.store] + (["--force"] if self.force else [])
         return shlex.join(words)
 
@@ -138,19 +181,3 @@ def normalisation(dataset: str, mean: tuple[float, ...], std: tuple[float, ...])
     if Preprocessing(mean, std) == registry.find(dataset).preprocessing:
         return []
     return ["--mean", ",".join(map(repr, mean)), "--std", ",".join(map(repr, std))]
-
-
-def inline(attack: AttackSpec) -> str:
-    """The attack as one word that `--attack` reads: `pgd@eps=8/255,steps=10`."""
-    from models.attacks import registry
-
-    entry = registry.find(attack.name)
-    settings: dict[str, object] = {
-        "eps": attack.eps.text,
-        "steps": attack.steps,
-        "step_size": attack.step_size.text,
-        "restarts": attack.restarts,
-        "random_start": str(attack.random_start).lower(),
-    }
-    kept = [f"{key}={value}" for key, value in settings.items() if key not in entry.fixed]
-    return f"{attack.name}@{','.join(kept)}"

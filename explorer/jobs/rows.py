@@ -19,7 +19,7 @@ from store.results import ArchitectureRow, AttackRow, DatasetRow, EvaluationRow,
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from models.attacks.engine import Outcome
+    from models.attacks.slots import Outcome
 
 
 def software_version() -> str:
@@ -27,12 +27,13 @@ def software_version() -> str:
     return metadata.version("nasrob-tui")
 
 
-def architecture_row(spec: ArchitectureSpec) -> ArchitectureRow:
+def architecture_row(spec: ArchitectureSpec, family: str | None = None) -> ArchitectureRow:
+    """`family` is what a person says of a network of theirs; the registry's otherwise."""
     entry = architectures.find(spec.name)
     return ArchitectureRow(
         architecture_id=spec.canonical,
         name=spec.name,
-        family=entry.family,
+        family=family or entry.family,
         lineage=entry.lineage,
         options=dict(spec.options),
         genotype=_definition(entry),
@@ -96,7 +97,7 @@ def attack_row(spec: AttackSpec) -> AttackRow:
         norm=spec.norm,
         eps_text=spec.eps.text,
         eps=spec.eps.value,
-        step_size=spec.step_size.value,
+        step_size=spec.step_size.value if spec.step_size else None,
         steps=spec.steps,
         restarts=spec.restarts,
         random_start=spec.random_start,
@@ -109,13 +110,20 @@ def attack_row(spec: AttackSpec) -> AttackRow:
 
 
 def evaluation_row(
-    spec: EvaluationSpec, dataset_id: str, indices: Sequence[int], *, device: str, job: int | None
+    spec: EvaluationSpec,
+    architecture_id: str,
+    dataset_id: str,
+    indices: Sequence[int],
+    *,
+    device: str,
+    job: int | None,
 ) -> EvaluationRow:
     import numpy as np
 
     return EvaluationRow(
         evaluation_id=spec.identity,
         model_sha256=spec.model_sha256,
+        architecture_id=architecture_id,
         dataset_id=dataset_id,
         attack_id=spec.attack.identity,
         preprocessing=asdict(spec.preprocessing),

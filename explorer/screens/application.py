@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from textual.app import App, SystemCommand
 from textual.screen import Screen
@@ -26,6 +26,7 @@ from explorer.screens.home import HomeScreen
 from explorer.settings import Settings
 from explorer.widgets import inks
 from explorer.widgets.background import background
+from explorer.widgets.bars import KeyBar
 from explorer.widgets.binding import bindings
 
 if TYPE_CHECKING:
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
 
 #: Time between two looks at the store and at the job folders, in seconds. One that finds nothing costs microseconds.
 STORE_EVERY, JOBS_EVERY = 0.5, 0.25
+
+
+@runtime_checkable
+class Stays(Protocol):
+    """A screen in which escape has something to leave before the screen itself."""
+
+    def stays(self) -> bool:
+        """Leave that, and say whether there was something."""
+        ...
 
 
 class NasrobApp(App[None]):
@@ -113,7 +123,7 @@ class NasrobApp(App[None]):
     async def action_back(self) -> None:
         if isinstance(self.screen, HomeScreen):
             await self.screen.go_back()
-        elif len(self.screen_stack) > 1:
+        elif len(self.screen_stack) > 1 and not (isinstance(self.screen, Stays) and self.screen.stays()):
             self.pop_screen()
 
     def action_tradeoff(self) -> None:
@@ -158,8 +168,19 @@ class NasrobApp(App[None]):
         from explorer import architectures
         from explorer.screens.architecture import ArchitectureScreen
 
+        await self._refuse_newer(text)
         page = await asyncio.to_thread(architectures.look_up, text)
         self.push_screen(ArchitectureScreen(page))
+
+    async def _refuse_newer(self, text: str) -> None:
+        """Raise `ExplorerError` for a name that only torchvision knows, if it does: to show it would import torch."""
+        from explorer import elsewhere
+
+        if elsewhere.knows_more(text):
+            await elsewhere.look_up(text, "published", self.settings)
+            raise errors.ExplorerError(
+                f"{text} is newer than this version of nasrob-tui: `nasrob-tui archs show {text}` shows it."
+            )
 
     def choose_comparison(self, page: Page) -> None:
         """Choose an architecture of the same space to compare with one."""
@@ -179,6 +200,7 @@ class NasrobApp(App[None]):
         from explorer import architectures
         from explorer.screens.architecture import ComparisonScreen
 
+        await self._refuse_newer(b)
         comparison = await asyncio.to_thread(architectures.compare_architectures, a, b)
         if isinstance(self.screen, ComparisonScreen):
             self.pop_screen()
@@ -208,7 +230,8 @@ class NasrobApp(App[None]):
         from explorer.screens.help import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen())
+            bars = self.screen.query(KeyBar)
+            self.push_screen(HelpScreen(bars.first().scope if bars else ""))
 
     def action_palette(self) -> None:
         self.action_command_palette()

@@ -14,6 +14,7 @@ from textual.widgets.option_list import Option
 
 from explorer.widgets.bars import KeyBar
 from explorer.widgets.binding import bindings
+from explorer.widgets.line import Line
 
 #: Width of the names in cells; longer ones push their explanation to the right.
 _NAME_WIDTH = 26
@@ -37,7 +38,7 @@ class FindScreen(ModalScreen[str | None]):
         with Vertical(classes="dialog tall"):
             with Horizontal(classes="field"):
                 yield Static("find", classes="label")
-                yield Input(placeholder=self.hint, compact=True)
+                yield Line(placeholder=self.hint, compact=True)
             yield OptionList(compact=True)
             yield KeyBar("find")
 

@@ -40,10 +40,15 @@ class HelpScreen(ModalScreen[None]):
 
     BINDINGS = bindings("help")
 
+    def __init__(self, scope: str = "") -> None:
+        """`scope` is the place to begin with: that of the screen where help was asked for."""
+        super().__init__()
+        self.scope = scope
+
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog tall"):
             with VerticalScroll():
-                yield Static(help_text(inks_of(self.app)))
+                yield Static(help_text(inks_of(self.app), self.scope))
             yield KeyBar("help")
 
     def action_leave(self) -> None:
@@ -54,10 +59,10 @@ class HelpScreen(ModalScreen[None]):
         self.query_one(VerticalScroll).focus()
 
 
-def help_text(inks: Inks) -> RenderableType:
-    """The help as something to draw."""
+def help_text(inks: Inks, first: str = "") -> RenderableType:
+    """The help as something to draw; the keys of the scope `first` stand before those of the others."""
     parts: list[RenderableType] = []
-    for scope, title in actions.SCOPES.items():
+    for scope, title in sorted(actions.SCOPES.items(), key=lambda item: item[0] != first):
         rows = [(a.shown_keys, a.label, a.help) for a in actions.of(scope)]
         parts += [Text(title, inks.accent), _grid(rows, (_KEY_WIDTH, _LABEL_WIDTH), inks), Text()]
     parts += [

@@ -46,6 +46,8 @@ class HomeScreen(Screen[None]):
     """Table, filter, details of the row under the cursor, and the plot of the same rows."""
 
     BINDINGS = bindings("home")
+    # Never the filter, which stands before it: what is pressed before everything is drawn would be typed there.
+    AUTO_FOCUS = "#rows"
 
     class Answered(Message):
         """Rows have come from the store."""
@@ -95,7 +97,6 @@ class HomeScreen(Screen[None]):
         yield KeyBar("home")
 
     def on_mount(self) -> None:
-        self.query_one(ResultTable).focus()
         self.nasrob.store_looked_at.subscribe(self, self._on_store)
         self.nasrob.jobs_moved.subscribe(self, self._on_jobs)
         # What was told before this screen could listen.

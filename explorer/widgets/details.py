@@ -158,7 +158,7 @@ def _provenance(sheet: _Sheet, rows: Sequence[Mapping[str, Any]]) -> None:
         ),
     )
     sheet.line("file", row.get("weights_path"), sheet.inks.quiet)
-    sheet.line("device", " · ".join(_some([row["device"], row["precision"], row.get("hostname")])))
+    sheet.line("device", " · ".join(_some([row["device"], row.get("engine") or row["precision"], row.get("hostname")])))
     versions = [
         _of(row["software_version"], "nasrob-tui", before=True),
         _of(row["torch_version"], "torch", before=True),

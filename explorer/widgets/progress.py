@@ -44,7 +44,7 @@ EVALUATION_COLUMNS: tuple[Column, ...] = (
     Column("share", "", "cell", 9, 1, "Examples done"),
     Column("robust", "robust %", "cell", 12, 0, "Robust accuracy with half of its 95 % interval"),
     Column("speed", "ex/s", "cell", 6, 4, "Examples a second"),
-    Column("left", "left", "cell", 6, 2, "Time left, or taken"),
+    Column("left", "time", "cell", 6, 2, "Time it still takes; when it is done, time it took"),
     Column("clean", "clean", "cell", 5, 5, "Accuracy without attack, percent"),
 )
 

@@ -239,6 +239,6 @@ def _halved(side: int, times: int) -> int:
     return side
 
 
-def cell_network(*, definition: dict[str, Any], **options: Any) -> nn.Module:
-    """The registry's builder: a genotype as a dictionary, and the options of `CellNetwork`."""
-    return CellNetwork(Genotype.from_dict(definition), **options)
+def cell_network(*, definition: dict[str, Any], auxiliary_head: str, **options: Any) -> nn.Module:
+    """The registry's builder: a genotype as a dictionary, whose auxiliary head it is, and `CellNetwork`'s options."""
+    return CellNetwork(Genotype.from_dict(definition), auxiliary_batchnorm=auxiliary_head == "pdarts", **options)

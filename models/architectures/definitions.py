@@ -6,6 +6,7 @@ a job, a later session or the results store can name it. Torch-free; nothing in 
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from models import home
 from models.architectures import (
@@ -27,14 +28,28 @@ from models.architectures import (
     robnet_space,
 )
 from models.architectures.genotypes import Genotype
+from models.architectures.wording import short
 from models.errors import InvalidSpec, OutputError
 from models.specs import canonical_json, digest
 
 #: Keys of a data file's entry that are about the definition, not part of it.
-_ABOUT = ("source", "published", "note", "provenance", "description", "also_in")
+_ABOUT = ("source", "published", "note", "provenance", "description", "also_in", "aliases")
 _DIGITS = 12
 #: The longest definition that was published has less than a million characters.
 _MOST_CHARACTERS = 5_000_000
+#: Python's literals take a hundred times their length in memory to read.
+_MOST_LITERAL = 200_000
+#: A name and the sign after it, as before a genotype that is copied from code.
+_ASSIGNED = r"[A-Za-z_]\w*\s*=\s*"
+#: What the data of some spaces are recognised by.
+_SPACE_OF_KEY = {
+    "net_config": "densenas",
+    "genome": "nsga-macro",
+    "codes": "robnet",
+    "cell": "nasbench201",
+    "widths": "nats-size",
+    "network": "proxyless",
+}
 
 
 @dataclass(frozen=True)
@@ -107,13 +122,24 @@ class Definition:
         """The cells, for a definition of the DARTS space."""
         return Genotype.from_dict(self.data) if self.space == "darts" else None
 
+    @property
+    def layers(self) -> int | None:
+        """Number of layers, where the definition has a cell of its own for each."""
+        cells = self.data["codes"] if self.space == "robnet" else ()
+        return len(cells) if len(cells) > 1 else None
+
     def to_dict(self) -> dict[str, Any]:
         return {"space": self.space, "data": self.data}
 
     @classmethod
     def from_dict(cls, value: object) -> Definition:
         """From `{"space": ..., "data": ...}`; raises `InvalidSpec` when it is none."""
-        if not isinstance(value, dict) or value.get("space") not in SPACES or not isinstance(value.get("data"), dict):
+        if not (
+            isinstance(value, dict)
+            and isinstance(value.get("space"), str)
+            and value["space"] in SPACES
+            and isinstance(value.get("data"), dict)
+        ):
             raise InvalidSpec(f"a definition needs a space ({', '.join(SPACES)}) and data.")
         space = SPACES[value["space"]]
         check: Callable[[dict[str, Any]], dict[str, Any]] = globals()[space.check]
@@ -127,12 +153,19 @@ def check_genotype(data: dict[str, Any]) -> dict[str, Any]:
 
 def check_cell201(data: dict[str, Any]) -> dict[str, Any]:
     """A cell string of NAS-Bench-201."""
-    return {"cell": nasbench201_space.to_string(nasbench201_space.parse(str(data.get("cell"))))}
+    return {"cell": nasbench201_space.to_string(nasbench201_space.parse(_text(data, "cell")))}
 
 
 def check_widths(data: dict[str, Any]) -> dict[str, Any]:
     """Five widths of the NATS-Bench size space."""
-    return {"widths": ":".join(map(str, nasbench201_space.parse_widths(str(data.get("widths")))))}
+    return {"widths": ":".join(map(str, nasbench201_space.parse_widths(_text(data, "widths"))))}
+
+
+def _text(data: dict[str, Any], key: str) -> str:
+    value = data.get(key)
+    if not isinstance(value, str):
+        raise InvalidSpec(f"the {key} of the definition is a text, not {short(value)}.")
+    return value
 
 
 def check_genome(data: dict[str, Any]) -> dict[str, Any]:
@@ -142,8 +175,7 @@ def check_genome(data: dict[str, Any]) -> dict[str, Any]:
 
 def check_codes(data: dict[str, Any]) -> dict[str, Any]:
     """The cells of a RobNet, fourteen codes each."""
-    robnet_space.parse(data.get("codes"))
-    return {"codes": data["codes"]}
+    return {"codes": [list(cell) for cell in robnet_space.parse(data.get("codes"))]}
 
 
 def check_net_config(data: dict[str, Any]) -> dict[str, Any]:
@@ -216,29 +248,65 @@ def read(text: str) -> Definition:
     """A definition as a person writes, pastes or downloads it.
 
     Understood are genotypes in the DARTS format (see `genotypes.parse`), cell strings of NAS-Bench-201, five widths of
-    the NATS-Bench size space, macro genomes of NSGA-Net, the `net_config` files of DenseNAS, the `.config` files of
-    ProxylessNAS, and JSON with `space` and `data`. Raises `InvalidSpec` for anything else.
+    the NATS-Bench size space, macro genomes of NSGA-Net, codes of RobNet, the `net_config` files of DenseNAS, the
+    `.config` files of ProxylessNAS, and JSON with `space` and `data`, or with the data alone. Lists and dictionaries
+    may also be Python's, with a name and `=` before them. Raises `InvalidSpec` for anything else.
     """
-    text = text.strip()
+    try:
+        return _read(re.sub(rf"\A\s*{_ASSIGNED}(?=[\[{{|])", "", text).strip())
+    except RecursionError:
+        raise InvalidSpec("that nests too deeply to be a definition.") from None
+
+
+def _read(text: str) -> Definition:
     if text.startswith("|"):
         return Definition.from_dict({"space": "nasbench201", "data": {"cell": text}})
     if re.fullmatch(r"\d+(:\d+){4}", text):
         return Definition.from_dict({"space": "nats-size", "data": {"widths": text}})
-    if "net_type" in text and not text.startswith("{"):
+    value: Any = _literal(text) if text.startswith(("{", "[")) else None
+    match value:
+        case {"space": _, "data": _}:
+            return Definition.from_dict(value)
+        case {"name": "ProxylessNASNets" | "PyramidTreeNet"}:
+            return Definition("proxyless", proxyless_config.definition_from_config(value))
+        case {"genotype": dict(cells)}:
+            return Definition("darts", Genotype.from_dict(cells).to_dict())
+        case {"genotype": list() | tuple() as codes}:
+            return Definition.from_dict({"space": "robnet", "data": {"codes": codes}})
+        case dict() if space := next((space for key, space in _SPACE_OF_KEY.items() if key in value), None):
+            return Definition.from_dict({"space": space, "data": value})
+        case [str(), *_]:
+            return Definition.from_dict({"space": "robnet", "data": {"codes": [value]}})
+        case [[str(), *_], *_]:
+            return Definition.from_dict({"space": "robnet", "data": {"codes": value}})
+        case [[[_, _], str(), *_], *_]:
+            return Definition.from_dict({"space": "densenas", "data": {"net_config": value}})
+        case [[[*_], *_], *_]:
+            return Definition.from_dict({"space": "nsga-macro", "data": {"genome": value}})
+        case dict() if not any(str(key).startswith("normal") for key in value):
+            keys = ", ".join(f"{key} ({space})" for key, space in _SPACE_OF_KEY.items())
+            raise InvalidSpec(f"that is no definition: it has none of normal (a genotype), {keys}, or space and data.")
+        case list() if not densenas_space.looks_like_net_config(text):
+            raise InvalidSpec(
+                "that list is no definition: a macro genome lists phases, RobNet's codes cells, a net_config blocks."
+            )
+    if not text.startswith("{") and densenas_space.looks_like_net_config(text):
         return Definition.from_dict({"space": "densenas", "data": densenas_space.parse_net_config(text)})
-    if text.startswith(("{", "[")):
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            value = None
-        match value:
-            case {"space": _, "data": _}:
-                return Definition.from_dict(value)
-            case {"name": "ProxylessNASNets" | "PyramidTreeNet"}:
-                return Definition("proxyless", proxyless_config.definition_from_config(value))
-            case list():
-                return Definition.from_dict({"space": "nsga-macro", "data": {"genome": value}})
     return Definition("darts", genotypes.parse(text).to_dict())
+
+
+def _literal(text: str) -> Any:
+    """The value of JSON or of a Python literal; None for text that is neither."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    if len(text) > _MOST_LITERAL:
+        return None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
 
 
 def given(text: str) -> Definition | None:
@@ -250,20 +318,37 @@ def given(text: str) -> Definition | None:
     if text.startswith("file:"):
         path = Path(text.removeprefix("file:")).expanduser()
         try:
-            with path.open(encoding="utf-8") as file:
-                content = file.read(_MOST_CHARACTERS + 1)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise InvalidSpec(f"cannot read the definition {path}: {reason}.") from None
-        if len(content) > _MOST_CHARACTERS:
-            raise InvalidSpec(f"{path} is too large for a definition.")
+            with path.open("rb") as file:
+                content = decoded(file)
+        except OSError as error:
+            raise InvalidSpec(f"cannot read the definition {path}: {error.strerror or error}.") from None
+        except InvalidSpec as error:
+            raise InvalidSpec(f"{path} {error}") from None
         try:
             return read(content)
         except InvalidSpec as error:
             raise InvalidSpec(f"{path}: {error}") from None
-    if text.startswith(("{", "[", "|")) or re.match(r"\w*\s*=?\s*Genotype\s*\(|\d+(:\d+){4}$", text):
+    if text.startswith(("{", "[", "|")) or re.match(rf"({_ASSIGNED})?(Genotype\s*\(|[\[{{|])|\d+(:\d+){{4}}$", text):
         return read(text)
     return None
+
+
+def decoded(file: IO[bytes]) -> str:
+    """The text in a file or a pipe, of which no more is read than a definition may have.
+
+    Raises `InvalidSpec`, as the rest of a sentence, for what is too large or no text.
+    """
+    content = file.read(_MOST_CHARACTERS + 1)
+    if b"\0" in content:
+        raise InvalidSpec("is no text, so it holds no definition.")
+    if not content.strip():
+        raise InvalidSpec("is empty.")
+    if len(content) > _MOST_CHARACTERS:
+        raise InvalidSpec("is too large for a definition.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidSpec("is no text, so it holds no definition.") from None
 
 
 def sample(space: str, seed: int) -> Definition:

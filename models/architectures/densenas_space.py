@@ -15,8 +15,9 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+from models.architectures.wording import short
 from models.errors import InvalidSpec
 
 NetType = Literal["mbv2", "res"]
@@ -24,6 +25,12 @@ NET_TYPES: tuple[NetType, ...] = ("mbv2", "res")
 
 #: The name of the 1x1 convolution that ends an mbv2 network.
 LAST = "conv1_1"
+#: Beginnings of the names of operations that only networks of one type have.
+_OPERATIONS: dict[str, tuple[str, ...]] = {"mbv2": ("mbconv_k", LAST), "res": ("basic_block", "bottle_neck")}
+#: A block that a person gives may have so many channels at most.
+_MOST_CHANNELS = 65_536
+#: Published files have less than three thousand characters.
+_MOST_CHARACTERS = 100_000
 _MBCONV = re.compile(r"mbconv_k([3579])_t([1-9])")
 
 
@@ -98,9 +105,12 @@ class Network:
 
 def read(definition: Mapping[str, Any]) -> Network:
     """The network that a definition describes; raises `InvalidSpec` when it describes none that could run."""
-    net_type, entries = definition.get("net_type"), definition.get("net_config")
-    if net_type not in NET_TYPES:
-        raise InvalidSpec(f"net_type is {net_type!r}: DenseNAS networks are {' or '.join(NET_TYPES)}.")
+    entries = definition.get("net_config")
+    if isinstance(entries, str):
+        entries = _entries(entries)
+    net_type = definition["net_type"] if "net_type" in definition else _type_of(entries)
+    if not isinstance(net_type, str) or net_type not in NET_TYPES:
+        raise InvalidSpec(f"net_type is {short(net_type)}: DenseNAS networks are {' or '.join(NET_TYPES)}.")
     if not isinstance(entries, list | tuple) or not entries:
         raise InvalidSpec("net_config lists no block: it needs [[in, out], head, [stack], number, stride] for each.")
     blocks = list(entries)
@@ -122,7 +132,7 @@ def read(definition: Mapping[str, Any]) -> Network:
     taker, expected = (LAST, last[0]) if last else ("the classifier", read_blocks[-1].head.width)
     if width != expected:
         raise InvalidSpec(f"{taker} takes {expected} channels, but the last block gives {width}.")
-    return Network(cast(NetType, net_type), stem, read_blocks, last, last[1] if last else width)
+    return Network(net_type, stem, read_blocks, last, last[1] if last else width)
 
 
 def check(definition: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,9 +142,13 @@ def check(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 def _last(entry: Any) -> tuple[int, int]:
     match entry:
-        case [[int(channels_in), int(channels)], str(name)] if name == LAST and channels_in > 0 and channels > 0:
+        case [[int(channels_in), int(channels)], str(name)] if name == LAST and _are_widths(channels_in, channels):
             return channels_in, channels
-    raise InvalidSpec(f"an mbv2 net_config ends with [[in, out], '{LAST}'], not with {_short(entry)}.")
+    raise InvalidSpec(f"an mbv2 net_config ends with [[in, out], '{LAST}'], not with {short(entry)}.")
+
+
+def _are_widths(*channels: int) -> bool:
+    return all(1 <= width <= _MOST_CHANNELS for width in channels)
 
 
 def _block(position: int, entry: Any) -> Block:
@@ -143,10 +157,12 @@ def _block(position: int, entry: Any) -> Block:
             pass
         case _:
             raise InvalidSpec(
-                f"block {position} is {_short(entry)}: it should read [[in, out], head, [stack], number, stride]."
+                f"block {position} is {short(entry)}: it should read [[in, out], head, [stack], number, stride]."
             )
-    if channels_in < 1 or channels < 1 or stride not in (1, 2):
-        raise InvalidSpec(f"block {position}: channels must be positive and the stride 1 or 2, not {_short(entry)}.")
+    if not _are_widths(channels_in, channels) or stride not in (1, 2):
+        raise InvalidSpec(
+            f"block {position}: channels must be 1 to {_MOST_CHANNELS} and the stride 1 or 2, not {short(entry)}."
+        )
     if number != len(stack):
         raise InvalidSpec(f"block {position} says {number} stack operations and lists {len(stack)}.")
     return Block(
@@ -162,40 +178,62 @@ def _layer(position: int, operation: Any, channels_in: int, channels: int, strid
         if match := _MBCONV.fullmatch(operation):
             return Layer(operation, channels_in, channels, stride, int(match[1]), int(match[2]))
     raise InvalidSpec(
-        f"block {position}: operation {_short(operation)} is unknown; known: mbconv_k<kernel>_t<expansion>, "
+        f"block {position}: operation {short(operation)} is unknown; known: mbconv_k<kernel>_t<expansion>, "
         "basic_block, bottle_neck, skip_connect."
     )
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def looks_like_net_config(text: str) -> bool:
+    """Whether a text is meant as a `net_config`: it says a type, or names an operation of these networks alone."""
+    return "net_type" in text or any(name in text for names in _OPERATIONS.values() for name in names)
 
 
 def parse_net_config(text: str) -> dict[str, Any]:
     """The definition in the text of an authors' `net_config` file, without running any of it.
 
     The file joins the blocks by `|`, over as many lines as it likes, and ends with a line `net_type: mbv2` or
-    `net_type: res`; what follows that line is not read. Raises `InvalidSpec`.
+    `net_type: res`; what follows that line is not read. Without that line the type is the one whose operations the
+    blocks have. Raises `InvalidSpec`.
     """
     body: list[str] = []
+    said: dict[str, Any] = {}
     for line in text.splitlines():
         if "net_type" in line:
-            net_type = line.rpartition(":")[2].strip()
+            said = {"net_type": line.rpartition(":")[2].strip()}
             break
         body.append(line.strip())
-    else:
-        raise InvalidSpec("the net_config does not say its type: end it with a line 'net_type: mbv2' (or res).")
+    return check({**said, "net_config": _entries("".join(body))})
+
+
+def _entries(text: str) -> list[Any]:
+    """The blocks in a text that joins them by `|`."""
+    if len(text) > _MOST_CHARACTERS:
+        raise InvalidSpec("that is too long for a net_config.")
     entries = []
-    for position, part in enumerate("".join(body).split("|")):
+    for position, part in enumerate(text.split("|")):
         try:
             entries.append(ast.literal_eval(part.strip()))
         except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
             raise InvalidSpec(
-                f"block {position} of the net_config is {_short(part.strip())}: it should hold only lists, names and "
+                f"block {position} of the net_config is {short(part.strip())}: it should hold only lists, names and "
                 "numbers."
             ) from None
-    return check({"net_type": net_type, "net_config": entries})
+    return entries
+
+
+def _type_of(entries: Any) -> str:
+    """The type of network whose operations the blocks have; raises `InvalidSpec` when they have none's or both's."""
+    named = set()
+    for entry in entries if isinstance(entries, list | tuple) else ():
+        for part in entry if isinstance(entry, list | tuple) else ():
+            named |= {name for name in (part if isinstance(part, list | tuple) else [part]) if isinstance(name, str)}
+    found = [kind for kind, stems in _OPERATIONS.items() if any(name.startswith(stems) for name in named)]
+    if len(found) != 1:
+        raise InvalidSpec(
+            "the net_config does not say its type: end it with a line 'net_type: mbv2' (or res); in JSON give it as "
+            "net_type."
+        )
+    return found[0]
 
 
 def format_net_config(definition: Mapping[str, Any]) -> str:

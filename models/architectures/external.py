@@ -15,6 +15,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from models.architectures.wording import short
 from models.errors import InvalidSpec, UnknownName
 from models.specs import OptionValue
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 #: Packages name the architectures that they add in this entry point group: name = "package.module:factory".
 ENTRY_POINTS = "nasrob.architectures"
 
+_PYTHON_FILE = re.compile(r"(?P<folder>.*[/\\])?(?P<stem>[^/\\:]+)\.py(:(?P<function>[\w.]*))?")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _OUR_ROOMS = ("models", "store", "explorer")
 _BUILDERS = "models.architectures.factories"
@@ -63,6 +65,13 @@ def find(name: str) -> Architecture | None:
             return _timm(text[len(prefix) :])
     if (point := _entry_points().get(text)) is not None:
         return _factory(text, point.value, f"registered by {point.dist.name if point.dist else 'a package'}")
+    if match := _PYTHON_FILE.fullmatch(text):
+        module = re.sub(r"\W", "_", match["stem"])
+        called = "" if module == match["stem"] else f" (call the file {module}.py)"
+        raise InvalidSpec(
+            f"{short(text)} is a file: write {module}:{match['function'] or 'factory'}, with the name of the function "
+            f"or class that makes the network; modules are looked for in the current folder, so run there{called}."
+        )
     if _FACTORY.fullmatch(text):
         root = re.split(r"[.:]", text)[0]
         if root in _OUR_ROOMS:
@@ -72,6 +81,24 @@ def find(name: str) -> Architecture | None:
             )
         return _factory(text, text, f"the factory {text}")
     return None
+
+
+def packaged(name: str) -> list[str]:
+    """What to write for a name that a package gives one of its models: `torchvision:mnasnet1_0`."""
+    folded = name.strip().lower().replace("-", "_")
+    found = [f"torchvision:{folded}"] if folded in torchvision_models() else []
+    return [*found, f"timm:{folded}"] if folded.partition(".")[0] in _timm_models() else found
+
+
+@cache
+def _timm_models() -> frozenset[str]:
+    """Names of timm's models, read off its source: importing it would import torch."""
+    found = importlib.util.find_spec("timm")
+    names: set[str] = set()
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        for path in Path(folder, "models").glob("*.py"):
+            names |= set(re.findall(r"@register_model\s+def (\w+)", path.read_text(encoding="utf-8", errors="replace")))
+    return frozenset(names)
 
 
 def _factory(name: str, target: str, source: str) -> Architecture:
@@ -118,7 +145,7 @@ def _torchvision(wanted: str) -> Architecture:
     if name is None:
         name = wanted.strip().lower()
         if name not in _torchvision_lists():
-            raise UnknownName("torchvision model", wanted, known, listing="nasrob-tui archs --lineage torchvision")
+            raise UnknownName("torchvision model", wanted, known, listing="nasrob-tui archs --search torchvision")
     return Architecture(
         name=f"torchvision:{name}",
         family="nas" if _SEARCHED.match(name) else "handcrafted",
@@ -249,7 +276,7 @@ def _timm(wanted: str) -> Architecture:
         raise InvalidSpec("timm is not installed, which builds timm:… models: pip install timm.")
     name = wanted.strip()
     if not re.fullmatch(r"\w+(\.\w+)?", name):
-        raise InvalidSpec(f"{wanted!r} is no name of a timm model: write timm:efficientnet_lite0.")
+        raise InvalidSpec(f"{short(wanted)} is no name of a timm model: write timm:efficientnet_lite0.")
     return Architecture(
         name=f"timm:{name}",
         family="nas" if _SEARCHED.match(name) else "handcrafted",

@@ -91,9 +91,8 @@ def imported(*, target: str, num_classes: int, in_channels: int, **options: Any)
             network = factory(**arguments)
     except (Exception, SystemExit) as error:
         given = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
-        raise InvalidSpec(
-            f"{target}({given}) failed: {type(error).__name__}: {_first_line(error)}. Give its arguments with --set."
-        ) from error
+        hint = "" if _takes(factory, arguments) else " Give its arguments with --set."
+        raise InvalidSpec(f"{target}({given}) failed: {type(error).__name__}: {_first_line(error)}.{hint}") from error
     if not isinstance(network, nn.Module):
         raise InvalidSpec(f"{target} returned {type(network).__name__}, not a torch module.")
     return network
@@ -106,6 +105,17 @@ def _accepted(factory: Any, offered: dict[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError):
         return {}
     return {k: v for k, v in offered.items() if k in parameters}
+
+
+def _takes(factory: Any, arguments: dict[str, Any]) -> bool:
+    """Whether a factory can be called with these arguments, as far as its signature says."""
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # it has no signature that can be read
+    return True
 
 
 def _first_line(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from models.architectures.wording import short
 from models.errors import InvalidSpec
 from models.specs import digest
 
@@ -86,11 +87,11 @@ class Cell:
         for position, (operation, source, node) in enumerate(self.connections):
             if operation not in OPERATIONS:
                 raise InvalidSpec(
-                    f"edge {position}: operation {operation!r} is unknown; known: {', '.join(OPERATIONS)}."
+                    f"edge {position}: operation {short(operation)} is unknown; known: {', '.join(OPERATIONS)}."
                 )
             if node < 2 or not 0 <= source < node:
                 raise InvalidSpec(
-                    f"edge {position}: node {node} cannot take input {source}; "
+                    f"edge {position}: node {short(node)} cannot take input {short(source)}; "
                     + (f"it may take 0 to {node - 1}." if node >= 2 else "nodes are numbered from 2.")
                 )
         if not self.concat:
@@ -98,7 +99,7 @@ class Cell:
         if self.targets is None:
             for node in self.concat:
                 if not 2 <= node < 2 + self.nodes:
-                    raise InvalidSpec(f"concat names node {node}; the cell's nodes are 2 to {1 + self.nodes}.")
+                    raise InvalidSpec(f"concat names node {short(node)}; the cell's nodes are 2 to {1 + self.nodes}.")
         elif not self.outputs:
             raise InvalidSpec("no node of the cell is reached from its inputs: it would have no output.")
 
@@ -162,13 +163,13 @@ class Cell:
 
 def _word(value: object) -> str:
     if not isinstance(value, str):
-        raise InvalidSpec(f"an operation is a name, not {value!r}: edges are (operation, input).")
+        raise InvalidSpec(f"an operation is a name, not {short(value)}: edges are (operation, input).")
     return value
 
 
 def _whole(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidSpec(f"inputs and nodes are whole numbers, not {value!r}.")
+        raise InvalidSpec(f"inputs and nodes are whole numbers, not {short(value)}.")
     return value
 
 
@@ -279,7 +280,14 @@ def _literal(node: ast.expr) -> Any:
                 return list(range(*values))
             if name != "range" and len(values) == 1 and isinstance(values[0], list):
                 return values[0]
-    raise InvalidSpec(f"a genotype holds only names, numbers, lists and range(a, b); found {ast.unparse(node)[:60]!r}.")
+    raise InvalidSpec(f"a genotype holds only names, numbers, lists and range(a, b); found {_source(node)}.")
+
+
+def _source(node: ast.expr) -> str:
+    try:
+        return short(ast.unparse(node))
+    except RecursionError:
+        return "an expression that nests too deeply"
 
 
 def sample(seed: int) -> Genotype:
@@ -302,7 +310,7 @@ def sample(seed: int) -> Genotype:
 
 @cache
 def published() -> dict[str, dict[str, Any]]:
-    """The published genotypes by name, each with its `source`."""
+    """The published genotypes by name, each with its `source`; some have `aliases`."""
     text = resources.files("models.architectures.data").joinpath("genotypes.json").read_text(encoding="utf-8")
     data: dict[str, dict[str, Any]] = json.loads(text)
     return data

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
+from models.architectures.wording import short
 from models.errors import InvalidSpec
 
 #: The operations, in the order from which the benchmark counts.
@@ -57,7 +58,7 @@ class Cell201:
             raise InvalidSpec(f"a NAS-Bench-201 cell has {len(EDGES)} operations, not {len(self.operations)}.")
         for operation in self.operations:
             if operation not in OPERATIONS:
-                raise InvalidSpec(f"NAS-Bench-201 has no operation {operation[:40]!r}; it has {', '.join(OPERATIONS)}.")
+                raise InvalidSpec(f"NAS-Bench-201 has no operation {short(operation)}; it has {', '.join(OPERATIONS)}.")
 
     @property
     def nodes(self) -> tuple[tuple[tuple[str, int], ...], ...]:
@@ -83,7 +84,7 @@ def parse(text: str) -> Cell201:
         sources = [int(edge[2]) if edge else None for edge in edges]
         if len(nodes) != NODES - 1 or sources != list(range(node)):
             raise InvalidSpec(
-                f"not a NAS-Bench-201 cell: {text.strip()[:120]!r}; write it as {_FORM}, with the operation none where "
+                f"not a NAS-Bench-201 cell: {short(text.strip())}; write it as {_FORM}, with the operation none where "
                 "no edge is wanted."
             )
         operations += [edge[1] for edge in edges if edge]
@@ -160,7 +161,7 @@ def parse_widths(text: str) -> tuple[int, ...]:
     """Read the five layer widths of a size-space network, for example `8:16:24:32:64`; raises `InvalidSpec`."""
     parts = text.strip().split(":")
     if len(parts) != SIZE_LAYERS or not all(re.fullmatch(r"[1-9]\d{0,3}", part) for part in parts):
-        raise InvalidSpec(f"{text.strip()[:60]!r} is not {SIZE_LAYERS} layer widths: write them as 8:16:24:32:64.")
+        raise InvalidSpec(f"{short(text.strip())} is not {SIZE_LAYERS} layer widths: write them as 8:16:24:32:64.")
     widths = tuple(int(part) for part in parts)
     if max(widths) > LARGEST_WIDTH:
         raise InvalidSpec(f"layer width {max(widths)} is too large: {LARGEST_WIDTH} is the most.")

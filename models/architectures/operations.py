@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from models.errors import InvalidSpec
+
 
 class Convolution(nn.Module):
     """A sequence under the name `op`, as published checkpoints have it."""
@@ -73,7 +75,10 @@ class FactorizedReduce(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, *, affine: bool = True) -> None:
         super().__init__()
         if channels_out % 2:
-            raise ValueError(f"FactorizedReduce needs an even number of output channels, not {channels_out}")
+            raise InvalidSpec(
+                f"a cell behind one that halves the map needs an even number of channels, not {channels_out}: choose "
+                "init_channels and increment accordingly."
+            )
         self.relu = nn.ReLU()
         self.conv_1 = nn.Conv2d(channels_in, channels_out // 2, 1, stride=2, bias=False)
         self.conv_2 = nn.Conv2d(channels_in, channels_out // 2, 1, stride=2, bias=False)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from models.architectures.wording import short
 from models.errors import InvalidSpec
 from models.specs import OptionValue
+
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 #: For which images an architecture is wanted: tiny ones (8x8 scans), those it was published for, or large ones, for
 #: which cell networks have another form.
@@ -26,7 +29,8 @@ class Option:
     """An option: a whole number in a range, true or false, or one of several words.
 
     `default` is the published value, `small` and `large` those for tiny and for large images. A `quiet` option is left
-    out of an architecture's canonical name when it has the published value.
+    out of an architecture's canonical name when it has the published value. One that is `training_only` makes no
+    difference to a trained network.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Option:
     maximum: int = 0
     choices: tuple[str, ...] = ()
     quiet: bool = False
+    training_only: bool = False
     #: Other names that a person may use.
     aliases: tuple[str, ...] = ()
 
@@ -57,6 +62,7 @@ class Option:
             maximum=data.get("max", 0),
             choices=tuple(data.get("choices", ())),
             quiet=data.get("quiet", False),
+            training_only=data.get("training_only", False),
             aliases=tuple(data.get("aliases", ())),
         )
 
@@ -67,6 +73,8 @@ class Option:
             shown |= {"min": self.minimum, "max": self.maximum}
         if self.kind == "choice":
             shown["choices"] = list(self.choices)
+        if self.aliases:
+            shown["aliases"] = list(self.aliases)
         return {**shown, "help": self.help}
 
     def value_at(self, scale: Scale) -> OptionValue:
@@ -76,21 +84,21 @@ class Option:
         """The value in its type; raises `InvalidSpec` when it is none that the option takes."""
         text = str(value).strip().lower()
         if self.kind == "bool":
-            if text not in ("true", "false", "1", "0"):
-                raise InvalidSpec(f"{architecture}: option {self.name} is true or false, not {str(value)!r}.")
-            return text in ("true", "1")
+            if text not in (*_TRUE, *_FALSE):
+                raise InvalidSpec(f"{architecture}: option {self.name} is true or false, not {short(str(value))}.")
+            return text in _TRUE
         if self.kind == "choice":
             if text not in self.choices:
                 raise InvalidSpec(
-                    f"{architecture}: option {self.name} is one of {', '.join(self.choices)}, not {str(value)!r}."
+                    f"{architecture}: option {self.name} is one of {', '.join(self.choices)}, not {short(str(value))}."
                 )
             return text
         try:
             number = int(text)
         except ValueError:
-            raise InvalidSpec(f"{architecture}: option {self.name} takes a whole number, not {value!r}.") from None
+            raise InvalidSpec(f"{architecture}: option {self.name} takes a whole number, not {short(value)}.") from None
         if not self.minimum <= number <= self.maximum:
             raise InvalidSpec(
-                f"{architecture}: option {self.name} must be {self.minimum} to {self.maximum}, not {number}."
+                f"{architecture}: option {self.name} must be {self.minimum} to {self.maximum}, not {short(number)}."
             )
         return number

@@ -22,6 +22,7 @@ from models.architectures.proxyless_space import (
     check,
     read,
 )
+from models.architectures.wording import short
 from models.errors import InvalidSpec
 
 MOBILE, TREE = "ProxylessNASNets", "PyramidTreeNet"
@@ -55,7 +56,7 @@ def definition_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     name = config.get("name")
     if name not in (MOBILE, TREE):
-        raise InvalidSpec(f'a ProxylessNAS .config says "name": "{MOBILE}" or "{TREE}", not {name!r}.')
+        raise InvalidSpec(f'a ProxylessNAS .config says "name": "{MOBILE}" or "{TREE}", not {short(name)}.')
     try:
         found = _plain_mobile(config) if name == MOBILE else _plain_tree(config)
         if name == MOBILE:
@@ -66,7 +67,9 @@ def definition_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
             in_channels = found["blocks"][0]["layers"][0]["in_channels"]
         num_classes = found["classifier"]["out_features"]
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise InvalidSpec(f"the .config of this {name} is not laid out as the authors' files are: {error!r}.") from None
+        raise InvalidSpec(
+            f"the .config of this {name} is not laid out as the authors' files are: {short(error)}."
+        ) from None
     expected = config_from_definition(definition, num_classes=num_classes, in_channels=in_channels, pool=side)
     if difference := _difference(expected, found, name):
         raise InvalidSpec(f"the .config describes a network of another kind: {difference}.")
@@ -378,7 +381,7 @@ def _difference(expected: Any, found: Any, place: str) -> str | None:
             if key not in given:
                 return f"{place}.{key} is missing"
             if key not in wanted:
-                return f"{place}.{key} is no setting of these networks"
+                return f"{place}.{str(key)[:40]} is no setting of these networks"
             if said := _difference(wanted[key], given[key], f"{place}.{key}"):
                 return said
         return None
@@ -387,4 +390,4 @@ def _difference(expected: Any, found: Any, place: str) -> str | None:
             if said := _difference(one, other, f"{place}[{position}]"):
                 return said
         return None
-    return None if expected == found else f"{place} is {str(found)[:60]}, not {str(expected)[:60]}"
+    return None if expected == found else f"{place} is {short(found)}, not {short(expected)}"

@@ -23,7 +23,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
+from models.architectures.wording import short
 from models.errors import InvalidSpec
+
+#: A network that a person gives may have so many channels anywhere, and widen them so many times, at most.
+_MOST_CHANNELS, _MOST_EXPANSION = 65_536, 64
 
 #: Channels that leave a tree block, for each of its own.
 TREE_EXPANSION = 4
@@ -176,13 +180,13 @@ def _blocks(definition: Mapping[str, Any]) -> Iterator[tuple[int, Any]]:
 
 def _positive(definition: Mapping[str, Any], name: str) -> int:
     value = definition.get(name)
-    if not isinstance(value, int) or value < 1:
-        raise InvalidSpec(f"{name} of a ProxylessNAS definition is a positive whole number, not {value!r}.")
+    if not isinstance(value, int) or not 1 <= value <= _MOST_CHANNELS:
+        raise InvalidSpec(f"{name} of a ProxylessNAS definition is 1 to {_MOST_CHANNELS} channels, not {short(value)}.")
     return value
 
 
 def _refuse(position: int, entry: Any, expected: str) -> NoReturn:
-    raise InvalidSpec(f"block {position} is {str(entry)[:80]!r}: {expected}.")
+    raise InvalidSpec(f"block {position} is {short(entry)}: {expected}.")
 
 
 def _read_mobile(definition: Mapping[str, Any]) -> MobileNetwork:
@@ -190,7 +194,7 @@ def _read_mobile(definition: Mapping[str, Any]) -> MobileNetwork:
         case {"momentum": int() | float() as momentum, "eps": int() | float() as eps} if 0 < momentum <= 1 and eps > 0:
             pass
         case other:
-            raise InvalidSpec(f"bn of a ProxylessNAS definition gives a momentum and an eps, not {other!r}.")
+            raise InvalidSpec(f"bn of a ProxylessNAS definition gives a momentum and an eps, not {short(other)}.")
     stem = width = _positive(definition, "stem")
     blocks: list[MobileBlock | None] = []
     for position, entry in _blocks(definition):
@@ -210,8 +214,10 @@ def _read_mobile(definition: Mapping[str, Any]) -> MobileNetwork:
                 block = MobileBlock(channels_in, channels, kernel, stride, expansion, shortcut)
             case _:
                 _refuse(position, entry, "it should have op, and for mbconv cin, cout, k, s, e and shortcut")
-        if channels < 1 or kernel % 2 == 0 or not 1 <= kernel <= 31 or stride not in (1, 2) or expansion < 1:
-            _refuse(position, entry, "channels and e are positive, k is odd, s is 1 or 2")
+        if not (1 <= channels <= _MOST_CHANNELS and 1 <= expansion <= _MOST_EXPANSION):
+            _refuse(position, entry, f"channels are 1 to {_MOST_CHANNELS}, e is 1 to {_MOST_EXPANSION}")
+        if kernel % 2 == 0 or not 1 <= kernel <= 31 or stride not in (1, 2):
+            _refuse(position, entry, "k is odd and below 32, s is 1 or 2")
         if channels_in != width:
             _refuse(position, entry, f"it takes {channels_in} channels, but gets {width}")
         if shortcut and (channels_in != channels or stride != 1):
@@ -231,7 +237,7 @@ def _read_tree(definition: Mapping[str, Any]) -> TreeNetwork:
                 pass
             case _:
                 _refuse(position, entry, "it should have cell_channels, shortcut and two branches")
-        if channels < 2 or channels % 2 or shortcut not in SHORTCUTS.values():
+        if not 2 <= channels <= _MOST_CHANNELS or channels % 2 or shortcut not in SHORTCUTS.values():
             _refuse(position, entry, f"cell_channels is even, the shortcut {' or '.join(SHORTCUTS.values())}")
         if TREE_EXPANSION * channels < width:
             _refuse(position, entry, f"it gives {TREE_EXPANSION * channels} channels, fewer than the {width} it gets")

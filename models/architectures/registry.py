@@ -15,12 +15,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.architectures import definitions, external, genotypes
 from models.architectures.definitions import Definition
 from models.architectures.genotypes import Genotype
 from models.architectures.options import Option, Scale
+from models.architectures.wording import short
 from models.errors import InvalidSpec, UnknownName
 from models.specs import ArchitectureSpec, OptionValue, split_options
 
@@ -31,6 +33,11 @@ _SEED_MARK = "<seed>"
 #: Networks of DenseNAS whose block lists are in none of the authors' code.
 UNPUBLISHED = ("densenas-large", "densenas-r1", "densenas-r2", "densenas-r3")
 _SEED = re.compile(r"0|[1-9]\d{0,17}")
+_LARGEST_SEED = 10**18 - 1
+#: Of a name that nobody knows so many characters are repeated, and searched for like ones.
+_MOST_NAME = 80
+#: A random cell as people call it who have not met `darts-random-7`.
+_RANDOM = re.compile(r"(?:darts-)?(?:random|rand|rs)-?(?:seed|net|arch|cell)?-?(\d{1,18})")
 
 
 @dataclass(frozen=True)
@@ -77,20 +84,46 @@ class Architecture:
 
         Raises `InvalidSpec` for an option that this architecture does not have.
         """
+        given = self.named(given)
         if self.free_options:
             return ArchitectureSpec(self.name, tuple((k, external.read_value(v)) for k, v in given.items()))
-        known = {o.name: o for o in self.options}
-        full = {alias: o.name for o in self.options for alias in o.aliases}
-        given = {full.get(key.lower(), key): value for key, value in given.items()}
-        for key in given:
-            if key not in known:
-                raise UnknownName(f"option of {self.name}", key, known, listing=f"nasrob-tui archs show {self.name}")
         values = []
         for option in self.options:
-            value = option.check(given.get(option.name, option.value_at(scale)), self.name)
+            value = self.check(option.name, given.get(option.name, option.value_at(scale)))
             if not (option.quiet and value == option.default):
                 values.append((option.name, value))
         return ArchitectureSpec(self.name, tuple(values))
+
+    def named(self, given: Mapping[str, object], *, besides: Mapping[str, object] | None = None) -> dict[str, object]:
+        """Options under their full names, in the order given: `C` is `init_channels`. `besides` are more of them, given
+        in another place.
+
+        Raises `InvalidSpec` for an option that this architecture does not have, and for one that is given twice with
+        different values.
+        """
+        known = {o.name: o for o in self.options}
+        full = {alias: o.name for o in self.options for alias in (o.name, *o.aliases)}
+        found: dict[str, object] = {}
+        elsewhere: set[str] = set()
+        for place in (besides or {}, given):
+            for key, value in place.items():
+                name = key if self.free_options else full.get(key.lower().replace("-", "_"), "")
+                if not (self.free_options or name):
+                    listing = f"nasrob-tui archs show {self.name}"
+                    raise UnknownName(f"option of {self.name}", key[:_MOST_NAME], known, listing=listing)
+                if name in found and self.check(name, found[name]) != self.check(name, value):
+                    first, second = (short(str(v)) for v in (found[name], value))
+                    said = f"--set says {first} and its text {second}" if name in elsewhere else f"{first} and {second}"
+                    raise InvalidSpec(f"{self.name} is given two values of {name}, {said}: leave one of them out.")
+                found[name] = value
+            elsewhere = set(found)
+        return found
+
+    def check(self, name: str, value: object) -> OptionValue:
+        """The value of an option in its type; raises `InvalidSpec` when it is none that the option takes."""
+        if self.free_options:
+            return external.read_value(value)
+        return next(o for o in self.options if o.name == name).check(value, self.name)
 
 
 def _folded(name: str) -> str:
@@ -119,7 +152,7 @@ def entries() -> dict[str, Architecture]:
             name=name,
             lineage=re.split(r"[-_]", name)[0],
             definition=definitions.published("darts", key),
-            aliases=(),
+            aliases=tuple(cell.get("aliases", ())),
             description=f"Cells of the published genotype {key}",
             source=cell["source"],
             curated=False,
@@ -130,9 +163,14 @@ def entries() -> dict[str, Architecture]:
 
 
 def _inherited(raw: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
-    """An entry's fields with those of the entry that it is like."""
+    """An entry's fields with those of the entry that it is like, and likewise for each of its options."""
     entry = raw[name]
-    return {**_inherited(raw, entry["like"]), **entry} if "like" in entry else entry
+    if "like" not in entry:
+        return entry
+    base = _inherited(raw, entry["like"])
+    options, own = base.get("options", {}), entry.get("options", {})
+    merged = {key: {**options.get(key, {}), **own.get(key, {})} for key in {**options, **own}}
+    return {**base, **entry, "options": merged}
 
 
 def _entry(name: str, fields: dict[str, Any], own: dict[str, Any]) -> Architecture:
@@ -191,8 +229,32 @@ def find(name: str) -> Architecture:
     made = _sampled(wanted, name) or _indexed(wanted) or _defined(name) or external.find(name)
     if made is not None:
         return made
+    if not name.isprintable():
+        raise InvalidSpec("that is neither a definition nor the name of an architecture.")
+    _say_what_was_meant(name.strip())
     names: Iterable[str] = [n for n in known if _SEED_MARK not in n]
-    raise UnknownName("architecture", name, names, listing="nasrob-tui archs")
+    raise UnknownName("architecture", name[:_MOST_NAME], names, listing="nasrob-tui archs")
+
+
+def _say_what_was_meant(name: str) -> None:
+    """Raise `InvalidSpec` with the right name for one that stands for something under another."""
+    if match := _RANDOM.fullmatch(_folded(name)):
+        raise InvalidSpec(
+            f"unknown architecture {short(name)}: a random cell of the DARTS space is called by its seed, "
+            f"darts-random-{int(match[1])}."
+        )
+    if elsewhere := external.packaged(name):
+        packages = " and of ".join(text.partition(":")[0] for text in elsewhere)
+        raise InvalidSpec(f"{short(name)} is a model of {packages}: write {' or '.join(elsewhere)}.")
+    try:
+        is_file = Path(name).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):
+        return  # too long for a file's name, or with characters that none has
+    if is_file:
+        raise InvalidSpec(
+            f"{name} is a file: write file:{name} for a genotype or another definition in it; weights are named with "
+            "--weights."
+        )
 
 
 def is_unpublished(name: str) -> bool:
@@ -210,7 +272,9 @@ def _sampled(wanted: str, written: str) -> Architecture | None:
             continue
         seed = wanted.removeprefix(stem)
         if not _SEED.fullmatch(seed):
-            raise InvalidSpec(f"{written!r} needs a seed, a whole number from 0 on: for example {stem}7.")
+            raise InvalidSpec(
+                f"{short(written)} needs a seed, a whole number from 0 to {_LARGEST_SEED}: for example {stem}7."
+            )
         definition = definitions.sample(entry.samples, int(seed))
         said = f"{entry.description.partition(',')[0]}, seed {seed}"
         return replace(entry, name=wanted, definition=definition, description=said, aliases=(), curated=False)
@@ -251,8 +315,12 @@ def _of(definition: Definition) -> Architecture:
     space = definitions.SPACES[definition.space]
     template = entries()[space.template_for(definition.data)]
     known = definition.space == "nasbench201"
+    options = template.options
+    if (layers := definition.layers) is not None:
+        options = tuple(_of_layers(option, layers) if option.name == "layers" else option for option in options)
     return replace(
         template,
+        options=options,
         name=definition.name,
         lineage=space.stem,
         definition=definition,
@@ -263,17 +331,24 @@ def _of(definition: Definition) -> Architecture:
     )
 
 
+def _of_layers(option: Option, layers: int) -> Option:
+    """The number of layers where there is a cell for each of so many."""
+    return replace(option, default=layers, small=min(int(option.small), layers), large=layers, maximum=layers)
+
+
 def parse_architecture(
     text: str,
     overrides: Mapping[str, OptionValue | str] | None = None,
     *,
     scale: Scale = "published",
 ) -> ArchitectureSpec:
-    """Read an architecture as a person writes it, with options in the text or in `overrides` (which yield to the
-    text).
+    """Read an architecture as a person writes it, with options in the text or in `overrides`.
+
+    Raises `InvalidSpec` for what makes no sense, and where the two say different things.
     """
     name, options = split_options(text)
-    return find(name).resolve({**(overrides or {}), **options}, scale=scale)
+    entry = find(name)
+    return entry.resolve(entry.named(options, besides=overrides), scale=scale)
 
 
 def build(spec: ArchitectureSpec, *, num_classes: int, in_channels: int, auxiliary: bool = False) -> nn.Module:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from models.architectures.wording import short
 from models.errors import InvalidSpec
 
 NODES = 4
@@ -37,7 +38,7 @@ def parse(data: Any) -> tuple[Cell, ...]:
             raise InvalidSpec(f"cell {position} of the RobNet codes must be a list of {EDGES} codes, one an edge.")
         for code in cell:
             if not isinstance(code, str) or code not in CODES:
-                raise InvalidSpec(f"cell {position}: RobNet has no code {code!r}; it has {', '.join(CODES)}.")
+                raise InvalidSpec(f"cell {position}: RobNet has no code {short(code)}; it has {', '.join(CODES)}.")
     return tuple(tuple(cell) for cell in data)
 
 

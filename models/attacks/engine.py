@@ -5,24 +5,43 @@ one example with its own step counter; one forward and backward pass serves all 
 has spent its steps, leaves with its outcome and the next one takes its place. The batch stays full until the stream
 ends, and an example broken at step 2 costs two gradients, not a hundred.
 
-The last iterate of a run needs a prediction but no gradient, so it is judged aside, in full batches of forward passes
-only.
+What is decided in a turn is decided on the device, with masks; the host looks every `poll` turns, because on a GPU each
+look waits for all that is queued. The last iterate of a run needs a prediction but no gradient, so it is judged aside,
+in full batches of forward passes only.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from models.attacks.norms import rows as per_row
+from models.attacks.slots import (
+    BROKEN,
+    CODE,
+    FLAT,
+    HIT_STEP,
+    INFINITE,
+    RUNNING,
+    SPENT,
+    STEP,
+    TURNS,
+    Forward,
+    Found,
+    Outcome,
+    SlotAttack,
+    Slots,
+    Work,
+    judgements,
+    margins,
+)
 from models.errors import EvaluationError
-from models.specs import AttackSpec
 
-#: A found perturbation may exceed eps by rounding only; more is an error of the attack, never a success.
+#: A found perturbation may exceed eps by rounding only (of eps, where that is above 1); more is an error of the attack,
+#: never a success.
 BALL_TOLERANCE = 1e-6
 
 #: When the stream runs dry the batch shrinks, but not below this many rows: for very small batches libraries switch to
@@ -30,179 +49,53 @@ BALL_TOLERANCE = 1e-6
 SMALLEST_BATCH = 16
 
 
-@dataclass
-class Work:
-    """An example on its way through the engine, with what it has cost so far. `image` is (C, H, W)."""
-
-    index: int
-    image: Tensor
-    label: int
-    clean_prediction: int
-    clean_margin: float
-    clean_rank: int
-    restart: int = 0
-    step: int = 0
-    forwards: int = 1
-    backwards: int = 0
-    zero_gradient_steps: int = 0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One example of one evaluation. Exactly one of `robust` and `error` is set.
-
-    `forwards` and `backwards` are the passes spent on this example, its clean prediction included: the same whatever
-    the number of slots. Rows of idle slots are the engine's (`SlotEngine.rows_forward`). `broken_at_step` is 0 when
-    the start itself fooled the model, and None when the example is robust or was misclassified without any attack.
-    Margins are z_label - max other logit, ranks the place of the label among the classes by logit, 1 for the predicted
-    one; those without `clean_` are of the iterate that decided. `distance` is in the attack's norm and threat space.
-    """
-
-    example: int
-    label: int
-    clean_prediction: int
-    adversarial_prediction: int | None
-    clean_correct: bool
-    robust: bool | None
-    broken_at_step: int | None
-    broken_at_restart: int | None
-    distance: float | None
-    clean_margin: float | None
-    margin: float | None
-    forwards: int
-    backwards: int
-    zero_gradient_steps: int
-    error: str | None = None
-    clean_rank: int | None = None
-    rank: int | None = None
-
-
-@dataclass
-class Slots:
-    """The state of all slots; every tensor's first dimension is the slot. `memory` is the attack's own, by name.
-
-    `clean` and `x` are (slots, C, H, W). `low` and `high` bound the input.
-    """
-
-    clean: Tensor
-    x: Tensor
-    #: Label, dataset index, restart and steps taken, int64 (slots, 4): one tensor, so that a refill is one transfer.
-    numbers: Tensor
-    low: float = 0.0
-    high: float = 1.0
-    memory: dict[str, Tensor] = field(default_factory=dict)
-
-    @classmethod
-    def allocate(cls, count: int, image: Tensor) -> Slots:
-        """All slots hold `image` (C, H, W), on its device, so that idle ones compute something harmless."""
-        clean = image.expand(count, *image.shape).clone()
-        return cls(clean, clean.clone(), torch.zeros(count, 4, dtype=torch.int64, device=image.device))
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    @property
-    def labels(self) -> Tensor:
-        return self.numbers[:, 0]
-
-    @property
-    def indices(self) -> Tensor:
-        return self.numbers[:, 1]
-
-    @property
-    def restarts(self) -> Tensor:
-        return self.numbers[:, 2]
-
-    @property
-    def steps(self) -> Tensor:
-        return self.numbers[:, 3]
-
-    def keep(self, rows: Tensor) -> None:
-        """Keep only these rows, in this order."""
-        self.clean, self.x, self.numbers = self.clean[rows], self.x[rows], self.numbers[rows]
-        self.memory = {name: tensor[rows] for name, tensor in self.memory.items()}
-
-
-class SlotAttack(ABC):
-    """An attack: how it starts, what it keeps per slot, and how it uses one gradient."""
-
-    spec: AttackSpec
-
-    def __init__(self, spec: AttackSpec) -> None:
-        self.spec = spec
-
-    @abstractmethod
-    def start(self, clean: Tensor, indices: Tensor, restarts: Tensor, low: float, high: float) -> Tensor:
-        """The first iterates (n, C, H, W) of a block of examples, from their clean images, dataset indices and
-        restarts (n,).
-        """
-
-    def reset(self, slots: Slots, rows: Tensor) -> None:  # noqa: B027 - an attack without memory has nothing to do
-        """Prepare the attack's own memory in the slots in `rows` (int64), whose example has just begun."""
-
-    @abstractmethod
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each example (n,) that the gradient is taken of; steps go up."""
-
-    @abstractmethod
-    def advance(self, slots: Slots, logits: Tensor, gradient: Tensor) -> None:
-        """Take one step in every slot, given the logits and the gradient of the loss at `slots.x`."""
-
-
-def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """z_label - max over the other classes (n,); negative where misclassified."""
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    others = logits.scatter(1, labels[:, None], float("-inf")).amax(1)
-    return own - others
-
-
-def ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """Place of the label among the classes by falling logit (n,), int64: 1 where it is predicted.
-
-    Of equal logits the lower class comes first, as for argmax. Means nothing where a logit is NaN.
-    """
-    own = logits.gather(1, labels[:, None])
-    lower_class = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
-    return 1 + ((logits > own) | ((logits == own) & lower_class)).sum(1)
-
-
-def judgements(logits: Tensor, labels: Tensor) -> tuple[list[int], list[int], list[int]]:
-    """What the host decides on, in one transfer: predicted class, rank of the label, and 1 where all is finite."""
-    finite = torch.isfinite(logits).all(1).long()
-    predictions, rank, whole = torch.stack([logits.argmax(1), ranks(logits, labels), finite]).tolist()
-    return predictions, rank, whole
-
-
 class SlotEngine:
     """Runs one attack over a stream of examples.
 
-    `forward` maps inputs (n, C, H, W) to logits (n, classes) and must treat examples independently of each other.
+    `forward` maps inputs (n, C, H, W) to logits (n, classes) and must treat examples independently of each other; its
+    gradient is followed. `judge` is the float32 forward pass that gives verdicts, where that is another one: of the
+    same model, computed in full precision, which then has to confirm what `forward` claims (`confirm`); or of the model
+    under attack, where `forward` is a surrogate (`transfer`).
     `transform` brings images to the threat space that `forward` takes: the identity for pixels.
+    `keep` is handed every adversarial example that broke one: dataset index, iterate (C, H, W), predicted class.
     `enforce_ball` is off only where the threat space itself leaves the eps ball (`normalized-clamped`).
     """
 
     def __init__(
         self,
-        forward: Callable[[Tensor], Tensor],
+        forward: Forward,
         attack: SlotAttack,
         *,
         slots: int,
         device: torch.device,
+        classes: int,
+        judge: Forward | None = None,
+        transfer: bool = False,
         transform: Callable[[Tensor], Tensor] = lambda images: images,
         enforce_ball: bool = True,
+        poll: int | None = None,
+        keep: Callable[[int, Tensor, int], None] | None = None,
     ) -> None:
         if slots < 1:
             raise ValueError(f"slots must be at least 1, not {slots}")
         self.forward = forward
+        self.judge = judge or forward
+        self.transfer = transfer
+        self.confirm = judge is not None and not transfer
         self.attack = attack
+        self.runs = attack.runs_for(classes)
         self.capacity = slots
         self.device = device
         self.transform = transform
-        self.enforce_ball = enforce_ball
-        self.judge_every_iterate = attack.spec.verdict == "worst"
+        self.enforce_ball = enforce_ball and attack.inside
+        self.poll = poll or (4 if device.type == "cuda" else 1)
+        self.verdict = attack.spec.verdict
+        #: eps as distances are computed: in float32.
+        self.eps = float(torch.tensor(attack.spec.eps.value, dtype=torch.float32))
+        self.keep = keep
         self._again: deque[Work] = deque()
-        #: Examples about to begin, with their clean image and first iterate, prepared a block at a time.
-        self._ready: deque[tuple[Work, Tensor, Tensor]] = deque()
+        #: Examples about to begin, with their clean image, first iterate and target, prepared a block at a time.
+        self._ready: deque[tuple[Work, Tensor, Tensor, int]] = deque()
         self._spent: list[tuple[Work, Tensor]] = []
         #: Rows pushed through the network, idle ones included: what the machine did, where outcomes say what examples
         #: needed.
@@ -210,7 +103,7 @@ class SlotEngine:
         self.rows_backward = 0
 
     def run(self, stream: Iterable[Work]) -> Iterator[list[Outcome]]:
-        """Yield the outcomes of each turn as examples leave, in the order they leave; lists may be empty."""
+        """Yield the outcomes of each look as examples leave, in the order they leave; lists may be empty."""
         source = iter(stream)
         first = next(source, None)
         if first is None:
@@ -220,21 +113,23 @@ class SlotEngine:
         slots = Slots.allocate(self.capacity, self._clean([first])[0])
         while True:
             dry = self._fill(slots, occupied, source)
-            if dry:
+            if dry and not self._runs_wait():
                 occupied = self._shrink(slots, occupied)
             if occupied.count(None) < len(occupied):
-                yield self._turn(slots, occupied)
+                for _ in range(self.poll):
+                    self._turn(slots)
+                yield self._collect(slots, occupied)
             idle = occupied.count(None)
             if len(self._spent) >= self.capacity:
                 yield self._judge(self.capacity)
-            elif dry and self._spent and (idle == len(occupied) or (idle and self._restarts_wait())):
-                # A full batch will not come together any more, or an idle slot could take another restart now.
+            elif dry and self._spent and (idle == len(occupied) or (idle and self._runs_wait())):
+                # A full batch will not come together any more, or an idle slot could take another run now.
                 yield self._judge(len(self._spent))
             elif dry and not self._again and not self._ready and idle == len(occupied):
                 return
 
-    def _restarts_wait(self) -> bool:
-        return any(work.restart + 1 < self.attack.spec.restarts for work, _ in self._spent)
+    def _runs_wait(self) -> bool:
+        return any(work.run + 1 < self.runs for work, _ in self._spent)
 
     def _fill(self, slots: Slots, occupied: list[Work | None], source: Iterator[Work]) -> bool:
         """Put waiting examples into idle slots; true when none was left for some of them."""
@@ -242,26 +137,27 @@ class SlotEngine:
         rows: list[int] = []
         clean: list[Tensor] = []
         starts: list[Tensor] = []
-        numbers: list[tuple[int, int, int, int]] = []
+        numbers: list[list[int]] = []
         for row in idle:
-            if not self._ready and not self._prepare(source, slots):
+            if not self._ready and not self._prepare(source):
                 break
-            work, image, first = self._ready.popleft()
+            work, image, first, target = self._ready.popleft()
             occupied[row] = work
             rows.append(row)
             clean.append(image)
             starts.append(first)
-            numbers.append((work.label, work.index, work.restart, 0))
+            numbers.append([work.label, work.index, work.run, target, 0, 0, 0, 0, RUNNING])
         if rows:
             where = torch.tensor(rows, device=self.device)
             slots.clean[where] = torch.stack(clean)
             slots.x[where] = torch.stack(starts)
             slots.numbers[where] = torch.tensor(numbers, device=self.device)
+            slots.best[where] = float("inf")
             self.attack.reset(slots, where)
         return len(rows) < len(idle)
 
-    def _prepare(self, source: Iterator[Work], slots: Slots) -> bool:
-        """Take the next block of examples from the queue of restarts, then from the source; false when both are
+    def _prepare(self, source: Iterator[Work]) -> bool:
+        """Take the next block of examples from the queue of further runs, then from the source; false when both are
         empty.
         """
         works: list[Work] = []
@@ -269,14 +165,15 @@ class SlotEngine:
             work = self._again.popleft() if self._again else next(source, None)
             if work is None:
                 break
-            work.step = 0
             works.append(work)
         if not works:
             return False
+        targets = [self.attack.target_of(work) for work in works]
         clean = self._clean(works)
-        numbers = torch.tensor([(work.index, work.restart) for work in works], device=self.device)
-        starts = self.attack.start(clean, numbers[:, 0], numbers[:, 1], slots.low, slots.high)
-        self._ready.extend(zip(works, clean, starts, strict=True))
+        numbers = [[w.label, w.index, w.run, t, 0, 0, 0, 0, RUNNING] for w, t in zip(works, targets, strict=True)]
+        best = torch.full((len(works),), float("inf"), device=self.device)
+        block = Slots(clean, clean, torch.tensor(numbers, device=self.device), clean, best)
+        self._ready.extend(zip(works, clean, self.attack.start(block), targets, strict=True))
         return True
 
     def _clean(self, works: list[Work]) -> Tensor:
@@ -298,108 +195,251 @@ class SlotEngine:
         """Rows to compute for `count` examples."""
         return max(count, min(self.capacity, SMALLEST_BATCH))
 
-    def _turn(self, slots: Slots, occupied: list[Work | None]) -> list[Outcome]:
-        """One forward and backward pass over all slots: judge, step, and let those leave that are done."""
-        x = slots.x.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = self.forward(x)
-            loss = self.attack.loss(logits, slots.labels).sum()
-            (gradient,) = torch.autograd.grad(loss, x)
-        logits = logits.detach()
-        self.rows_forward += len(slots)
-        self.rows_backward += len(slots)
-        predictions = logits.argmax(1)
-        # One transfer from the device for all that the host decides on.
-        wrong, infinite, flat = torch.stack(
-            [predictions != slots.labels, ~torch.isfinite(logits).all(1), gradient.flatten(1).abs().amax(1) == 0]
-        ).tolist()
-        judged_x = slots.x
-        self.attack.advance(slots, logits, gradient)
-        slots.numbers[:, 3] += 1
+    def _turn(self, slots: Slots) -> None:
+        """Evaluate all slots, note what fools the model, and take a step. Nothing here waits for the device."""
+        attack, numbers, x = self.attack, slots.numbers, slots.x
+        found = attack.evaluate(self.forward, slots)
+        forwards, backwards = attack.passes()
+        self.rows_forward += forwards * len(slots)
+        self.rows_backward += backwards * len(slots)
+        logits = self._logits_of(x) if self.transfer else found.logits
+        running = numbers[:, CODE] == RUNNING
+        whole = torch.isfinite(logits).all(1)
+        if self.verdict != "last":
+            wrong = running & whole & (logits.argmax(1) != slots.labels)
+            self._capture(slots, x, logits, wrong)
+        lost = running & ~whole
+        numbers[:, TURNS] += running
+        if found.gradient is not None:
+            numbers[:, FLAT] += running & (found.gradient.flatten(1).abs().amax(1) == 0)
+        stepped = attack.advance(slots, found)
+        # Broken ones are counted on too: what full precision does not confirm has taken this step like any other.
+        numbers[:, STEP] += 1 if stepped is None else stepped
+        spent = (numbers[:, CODE] == RUNNING) & (numbers[:, STEP] >= attack.steps)
+        numbers[:, CODE].masked_fill_(spent, SPENT).masked_fill_(lost, INFINITE)
+        if self.poll > 1:
+            # The slot goes on computing until the next look; its last iterate must be the one that spent its steps.
+            self._keep_last(slots, spent)
 
-        leaving: list[int] = []
+    def _logits_of(self, x: Tensor) -> Tensor:
+        self.rows_forward += len(x)
+        with torch.no_grad():
+            return self.judge(x)
+
+    def _capture(self, slots: Slots, x: Tensor, logits: Tensor, wrong: Tensor) -> None:
+        """Note the iterates `x` that fool the model: the first of a run, or under `closest` the nearest."""
+        if slots.hit_logits is None:
+            slots.hit_logits = torch.zeros_like(logits)
+        closest = self.verdict == "closest"
+        if closest or not self.attack.inside:
+            far = self.attack.distance(x - slots.clean)
+            wrong = wrong & (far < slots.best if closest else far <= self.eps)
+        if self.poll == 1 and not bool(wrong.any()):
+            return
+        if closest:
+            slots.best = torch.where(wrong, far, slots.best)
+        slots.hit = torch.where(per_row(wrong, x), x, slots.hit)
+        slots.hit_logits = torch.where(wrong[:, None], logits, slots.hit_logits)
+        numbers = slots.numbers
+        numbers[:, HIT_STEP] = torch.where(wrong, numbers[:, STEP], numbers[:, HIT_STEP])
+        if not closest:
+            numbers[:, CODE].masked_fill_(wrong, BROKEN)
+
+    def _keep_last(self, slots: Slots, spent: Tensor) -> None:
+        last = slots.remember("last iterate", slots.x)
+        slots.memory["last iterate"] = torch.where(per_row(spent, last), slots.x, last)
+
+    def _collect(self, slots: Slots, occupied: list[Work | None]) -> list[Outcome]:
+        """Look at the slots: the one transfer from the device. Examples that are done leave."""
+        broken: list[int] = []
+        infinite: list[int] = []
+        forwards, backwards = self.attack.passes()
+        values = slots.numbers.tolist()
+        claimed = [row for row, work in enumerate(occupied) if work is not None and values[row][CODE] == BROKEN]
+        refuted = self._refuted(slots, claimed) if self.confirm and claimed else set()
         for row, work in enumerate(occupied):
-            if work is None:
+            value = values[row]
+            if work is None or value[CODE] == RUNNING or row in refuted:
                 continue
-            work.forwards += 1
-            work.backwards += 1
-            work.zero_gradient_steps += flat[row]
-            if infinite[row] or (self.judge_every_iterate and wrong[row]):
-                leaving.append(row)
-                continue
-            work.step += 1
-            if work.step >= self.attack.spec.steps:
-                self._spent.append((work, slots.x[row].clone()))
+            work.forwards += value[TURNS] * (forwards + self.transfer) + (self.confirm and value[CODE] == BROKEN)
+            work.backwards += value[TURNS] * backwards
+            work.zero_gradient_steps += value[FLAT]
+            if value[CODE] == SPENT:
+                last = slots.memory["last iterate"] if self.poll > 1 else slots.x
+                if slots.hit_logits is not None and self.verdict == "closest":
+                    self._note(work, slots.hit[row], slots.hit_logits[row], float(slots.best[row]), value[HIT_STEP])
+                self._spent.append((work, last[row].clone()))
                 occupied[row] = None
-        if not leaving:
-            return []
-        rows = torch.tensor(leaving, device=self.device)
-        works = [work for row in leaving if (work := occupied[row]) is not None]
-        for row in leaving:
+            else:
+                (broken if value[CODE] == BROKEN else infinite).append(row)
+        found: list[Outcome] = []
+        if broken:
+            assert slots.hit_logits is not None
+            rows = torch.tensor(broken, device=self.device)
+            works = self._leave(occupied, broken)
+            steps = [values[row][HIT_STEP] for row in broken]
+            found = self._outcomes(works, slots.hit[rows], slots.clean[rows], slots.hit_logits[rows], steps)
+        if infinite:
+            found += [self._unjudged(work) for work in self._leave(occupied, infinite)]
+        return found
+
+    def _leave(self, occupied: list[Work | None], rows: list[int]) -> list[Work]:
+        works = [work for row in rows if (work := occupied[row]) is not None]
+        for row in rows:
             occupied[row] = None
-        return self._outcomes(works, judged_x[rows], slots.clean[rows], logits[rows], slots.labels[rows])
+        return works
+
+    def _refuted(self, slots: Slots, claimed: list[int]) -> set[int]:
+        """Of the slots that claim to be broken those whose iterate does not fool the model in full precision.
+
+        They go on where they are; those that hold get the logits of the full-precision pass.
+        """
+        assert slots.hit_logits is not None
+        rows = torch.tensor(claimed, device=self.device)
+        logits = self._padded(slots.hit[rows])
+        slots.hit_logits[rows] = logits
+        holds = (~torch.isfinite(logits).all(1)) | (logits.argmax(1) != slots.labels[rows])
+        gone = [row for row, ok in zip(claimed, holds.tolist(), strict=True) if not ok]
+        if gone:
+            back = torch.tensor(gone, device=self.device)
+            over = slots.numbers[back, STEP] >= self.attack.steps
+            slots.numbers[back, CODE] = torch.where(over, SPENT, RUNNING)
+            if self.poll > 1:
+                slots.remember("last iterate", slots.x)[back] = slots.x[back]
+        return set(gone)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Full-precision logits of some rows, in a batch that is not too small."""
+        padding = max(0, min(self.capacity, SMALLEST_BATCH) - len(x))
+        padded = torch.cat([x, x[:1].expand(padding, *x.shape[1:])]) if padding else x
+        return self._logits_of(padded)[: len(x)]
+
+    def _note(self, work: Work, x: Tensor, logits: Tensor, distance: float, step: int) -> None:
+        """Keep an adversarial example if it is the closest of all runs."""
+        if distance < (work.found.distance if work.found else float("inf")):
+            work.found = Found(x.clone(), logits.clone(), distance, work.run, step)
 
     def _judge(self, count: int) -> list[Outcome]:
-        """Predict the last iterates of `count` runs; survivors with restarts left go back to the queue."""
+        """Predict the last iterates of `count` runs; survivors with runs left go back to the queue."""
         batch, self._spent = self._spent[:count], self._spent[count:]
         works = [work for work, _ in batch]
         x = torch.stack([x for _, x in batch])
+        clean = self._clean(works)
         labels = torch.tensor([work.label for work in works], device=self.device)
-        padding = self._batch_size(count) - count
-        with torch.no_grad():
-            padded = torch.cat([x, x[:1].expand(padding, *x.shape[1:])]) if padding > 0 else x
-            logits = self.forward(padded)[:count]
-        self.rows_forward += len(padded)
+        logits = self._padded(x)
         for work in works:
             work.forwards += 1
-        broken = ((logits.argmax(1) != labels) | ~torch.isfinite(logits).all(1)).tolist()
+        wrong = logits.argmax(1) != labels
+        far = self.attack.distance(x - clean)
+        if not self.attack.inside and self.verdict != "closest":
+            wrong &= far <= self.eps
+        codes = (wrong + 2 * ~torch.isfinite(logits).all(1)).tolist()
+        distances = far.tolist()
+        steps = self.attack.steps
         done: list[int] = []
+        found: list[Outcome] = []
         for row, work in enumerate(works):
-            if not broken[row] and work.restart + 1 < self.attack.spec.restarts:
-                work.restart += 1
+            if codes[row] >= 2:
+                found.append(self._unjudged(work))
+                continue
+            if codes[row] == 1 and self.verdict == "closest":
+                self._note(work, x[row], logits[row], distances[row], steps)
+            elif codes[row] == 1:
+                done.append(row)
+                continue
+            if work.run + 1 < self.runs:
+                work.run += 1
                 self._again.append(work)
             else:
                 done.append(row)
-        if not done:
-            return []
-        rows = torch.tensor(done, device=self.device)
-        leaving = [works[row] for row in done]
-        return self._outcomes(leaving, x[rows], self._clean(leaving), logits[rows], labels[rows])
+        if done and self.verdict == "closest":
+            for row in done:
+                best = works[row].found
+                x[row], logits[row] = (best.x, best.logits) if best else (clean[row], logits[row])
+        if done:
+            rows = torch.tensor(done, device=self.device)
+            leaving = [works[row] for row in done]
+            found += self._outcomes(leaving, x[rows], clean[rows], logits[rows], [steps] * len(done))
+        return found
 
-    def _outcomes(self, works: list[Work], x: Tensor, clean: Tensor, logits: Tensor, labels: Tensor) -> list[Outcome]:
+    def _outcomes(self, works: list[Work], x: Tensor, clean: Tensor, logits: Tensor, steps: list[int]) -> list[Outcome]:
+        """Outcomes of examples that are done, from the iterate that decides, its logits, and the step it was met at."""
+        labels = torch.tensor([work.label for work in works], device=self.device)
         predictions, rank, finite = judgements(logits, labels)
         margin = margins(logits, labels).tolist()
-        distance = (x - clean).abs().flatten(1).amax(1).tolist()
-        limit = self.attack.spec.eps.value + BALL_TOLERANCE
-        found: list[Outcome] = []
+        distance = self.attack.distance(x - clean).tolist()
+        eps, limit = self.eps, self.eps + BALL_TOLERANCE * max(1.0, self.eps)
+        outcomes: list[Outcome] = []
         for row, work in enumerate(works):
+            if not finite[row]:
+                outcomes.append(self._outcome(work, error="non-finite logits under attack"))
+                continue
             if self.enforce_ball and not distance[row] <= limit:
                 raise EvaluationError(
                     f"{self.attack.spec.name} left its eps ball at example {work.index}: distance {distance[row]:.9f}, "
-                    f"eps {self.attack.spec.eps.value:.9f}. Please report this; nothing was recorded for it."
+                    f"eps {eps:.9f}. Please report this; nothing was recorded for it."
                 )
-            clean_correct = work.clean_prediction == work.label
+            nearest = work.found if self.verdict == "closest" else None
             fooled = predictions[row] != work.label
-            error = None if finite[row] else "non-finite logits under attack"
-            found.append(
-                Outcome(
-                    example=work.index,
-                    label=work.label,
-                    clean_prediction=work.clean_prediction,
-                    adversarial_prediction=predictions[row] if finite[row] else None,
-                    clean_correct=clean_correct,
-                    robust=None if error else clean_correct and not fooled,
-                    broken_at_step=work.step if fooled and clean_correct and not error else None,
-                    broken_at_restart=work.restart if fooled and clean_correct and not error else None,
+            # A distance computed in another batch may differ in its last digit.
+            near = self.attack.inside or distance[row] <= limit
+            if self.keep and fooled and near and work.clean_prediction == work.label:
+                self.keep(work.index, x[row], predictions[row])
+            if not self.attack.inside and (nearest is None if self.verdict == "closest" else not near):
+                # No iterate in the ball fooled the model (or none at all): what stands is the clean image.
+                outcomes.append(self._outcome(work, robust=True))
+                continue
+            outcomes.append(
+                self._outcome(
+                    work,
+                    robust=not (fooled and near),
+                    prediction=predictions[row],
+                    # The closest one lies on the border by design; its distance decides, not its margin.
+                    margin=None if nearest else margin[row],
+                    rank=rank[row],
                     distance=distance[row],
-                    clean_margin=work.clean_margin,
-                    margin=margin[row] if finite[row] else None,
-                    forwards=work.forwards,
-                    backwards=work.backwards,
-                    zero_gradient_steps=work.zero_gradient_steps,
-                    error=error,
-                    clean_rank=work.clean_rank,
-                    rank=rank[row] if finite[row] else None,
+                    step=nearest.step if nearest else steps[row],
+                    run=nearest.run if nearest else work.run,
                 )
             )
-        return found
+        return outcomes
+
+    def _outcome(
+        self,
+        work: Work,
+        *,
+        robust: bool | None = None,
+        prediction: int | None = None,
+        margin: float | None = None,
+        rank: int | None = None,
+        distance: float | None = None,
+        step: int | None = None,
+        run: int | None = None,
+        error: str | None = None,
+    ) -> Outcome:
+        correct = work.clean_prediction == work.label
+        broken = robust is False and correct
+        as_it_was = robust is not None and prediction is None
+        return Outcome(
+            example=work.index,
+            label=work.label,
+            clean_prediction=work.clean_prediction,
+            adversarial_prediction=work.clean_prediction if as_it_was else prediction,
+            clean_correct=correct,
+            robust=None if error else correct and bool(robust),
+            broken_at_step=step if broken else None,
+            broken_at_restart=run if broken else None,
+            distance=distance,
+            clean_margin=work.clean_margin,
+            margin=work.clean_margin if as_it_was else margin,
+            forwards=work.forwards,
+            backwards=work.backwards,
+            zero_gradient_steps=work.zero_gradient_steps,
+            error=error,
+            clean_rank=work.clean_rank,
+            rank=work.clean_rank if as_it_was else rank,
+        )
+
+    def _unjudged(self, work: Work) -> Outcome:
+        """An example whose logits are not finite under the attack."""
+        return self._outcome(work, error="non-finite logits under attack")

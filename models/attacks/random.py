@@ -63,3 +63,13 @@ def uniform(key: tuple[int, int], indices: Tensor, restarts: Tensor, shape: Sequ
     mixed = torch.stack([word.expand(len(indices), -1) for word in words], dim=-1)
     mixed = mixed.reshape(len(indices), -1)[:, :elements]
     return (mixed >> 8).to(torch.float32).mul_(2.0**-24).reshape(len(indices), *shape)
+
+
+def normal(key: tuple[int, int], indices: Tensor, restarts: Tensor, shape: Sequence[int], *, draw: int = 0) -> Tensor:
+    """Standard normal numbers of shape (n, *shape), float32, by Box and Muller's transform of two draws of `uniform`:
+    `draw` and `draw` + 1.
+    """
+    radius = uniform(key, indices, restarts, shape, draw=draw)
+    angle = uniform(key, indices, restarts, shape, draw=draw + 1)
+    # 1 - u is in (0, 1], so that the logarithm is finite.
+    return torch.sqrt(-2 * torch.log1p(-radius)) * torch.cos(2 * math.pi * angle)

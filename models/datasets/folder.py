@@ -51,8 +51,8 @@ def describe(text: str) -> Dataset:
         classes, labels_of = (() if numbered else tuple(names)), base
         if n_classes < 2:
             raise DataError(
-                f"{path} holds {len(names)} classes: expected a subfolder of images for each class, or images with a "
-                f"file {LIST} (file, label)."
+                f"{path} holds {len(names) or 'no'} class{'es' * (len(names) != 1)}: expected a subfolder of images "
+                f"for each class, or images with a file {LIST} (file, label)."
             )
     dataset = replace(
         model,
@@ -67,7 +67,10 @@ def describe(text: str) -> Dataset:
         classes=classes,
         labels_of=labels_of,
         sizes={},
-        layout=f"a subfolder a class, or {LIST}",
+        layout=(
+            f"subfolders {', '.join(SPLITS[:-1])} and {SPLITS[-1]}, each with a subfolder of images for each class or "
+            f"with images and a file {LIST}; without them all of the folder is the split test"
+        ),
         get="wherever the folder came from",
         downloadable=False,
         options={LIKE: like} if like else {},
@@ -104,15 +107,21 @@ def load(dataset: Dataset, split: str, root: Path) -> Examples:
 def _parse(text: str) -> tuple[Path, dict[str, str]]:
     """Path and options; an @ may be part of the path."""
     place = text[len(FOLDER) :].strip()
-    path = Path(place).expanduser()
-    options: dict[str, str] = {}
-    if "@" in place and not path.exists():
-        head, _, tail = place.rpartition("@")
-        _, options = split_options(f"folder@{tail}")
-        path = Path(head).expanduser()
     if not place:
         raise InvalidSpec(f"{text!r} names no folder: write {FOLDER}/path/to/images.")
-    if not path.is_dir():
+    options: dict[str, str] = {}
+    try:
+        path = Path(place).expanduser()
+        if "@" in place and not path.exists():
+            head, _, tail = place.rpartition("@")
+            _, options = split_options(f"folder@{tail}")
+            path = Path(head).expanduser()
+        there = path.is_dir()
+    except (OSError, RuntimeError) as error:
+        # A folder that may not be looked into, a name that is too long, ~ and the name of nobody here.
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot read the folder {place}: {reason}.") from None
+    if not there:
         raise DataError(f"there is no folder {path}: {FOLDER} needs the path of a folder of images.")
     return path.absolute(), options
 
@@ -152,7 +161,11 @@ def _labels(dataset: Dataset) -> Callable[[str], int]:
             return classes[name]
         if numbers and _is_number(name) and int(name) < dataset.n_classes:
             return int(name)
-        raise DataError(f"{dataset.source} has a class {name!r}, which is none of the {dataset.n_classes} classes.")
+        whose = dataset.options.get(LIKE, dataset.labels_of if dataset.labels_of in registry.entries() else "")
+        raise DataError(
+            f"{dataset.source} has a class {name!r}, which is none of the {dataset.n_classes} classes"
+            f"{f' of {whose}' if whose else ''}: rename it, or take it away."
+        )
 
     return label
 

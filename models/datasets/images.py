@@ -171,8 +171,11 @@ class FileImages(Images):
         path = self.paths[i]
         try:
             with open(path, "rb") as file:
+                now = os.fstat(file.fileno())
+                if not now.st_size:
+                    raise ValueError("it is empty")
                 if self._states is not None:
-                    now, then = os.fstat(file.fileno()), self._states[i]
+                    then = self._states[i]
                     if (now.st_size, now.st_mtime_ns) != (then.size, then.mtime_ns):
                         raise DataError(f"{path} has changed since its dataset was fingerprinted: start again.")
                 with pillow.open(file) as image:
@@ -191,15 +194,26 @@ class FileImages(Images):
             struct.error,
             pillow.DecompressionBombError,
         ) as error:
-            reason = str(error).strip().partition("\n")[0].replace(path, "the file") or type(error).__name__
             raise DataError(
-                f"{path} cannot be read as an image ({reason}): get the file again, or take it out of the dataset."
+                f"{path} cannot be read as an image ({_reason(error, path)}): get the file again, or take it out of "
+                "the dataset."
             ) from None
 
     def fingerprint(self, labels: NDArray[np.int64], progress: Progress) -> str:
         self._states = hash_files(self.paths, progress)
         content = files_fingerprint(self.keys, labels, [state.sha256 for state in self._states])
         return fingerprint_with_geometry(content, self.geometry.text if self.geometry else None)
+
+
+def _reason(error: Exception, path: str) -> str:
+    """What is wrong with an image file, without the names that Python has for open files."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "it is in no image format that Pillow knows"
+    if isinstance(error, struct.error):
+        return "it is cut short"
+    return str(error).strip().partition("\n")[0].replace(path, "the file") or type(error).__name__
 
 
 def _in_mode(image: Image, mode: str, path: str) -> Image:

@@ -128,7 +128,9 @@ class Dataset:
             return text
         if text == "test":
             return self.test_split
-        raise InvalidSpec(f"{self.name} has no split {text!r}: {', '.join(self.splits)}.")
+        # What a folder's splits are is the choice of whoever lays it out.
+        expected = f". Expected are {self.layout}" if self.base == "folder" else ""
+        raise InvalidSpec(f"{self.name} has no split {text!r}, only {' and '.join(self.splits)}{expected}.")
 
     def with_geometry(self, geometry: Geometry) -> Dataset:
         """The same dataset at another image size, under a name of its own."""

@@ -25,11 +25,11 @@ from models.training import averaging, feeding
 from models.training.adversarial import Adversary, one_step_gap, robust_divergence
 from models.training.augment import augment, crop_area
 from models.training.recipes import Recipe
-from models.training.schedules import learning_rate
+from models.training.schedules import held_rate
 from models.weights.files import write_atomically
 
 #: Raised when the loop changes in a way that changes what a seed gives.
-LOOP_REVISION = 1
+LOOP_REVISION = 2
 
 
 class TrainingError(ModelsError):
@@ -168,7 +168,8 @@ class Trainee:
         probe: tuple[Tensor, Tensor] | None = None
         for step, (chosen, batch) in enumerate(zip(positions, feed.batches(positions, seed), strict=True)):
             if recipe.per_step or step == 0:
-                rate = learning_rate(recipe, epoch + step / len(positions) if recipe.per_step else epoch)
+                begins, lasts = (step / len(positions), 1 / len(positions)) if recipe.per_step else (0, 1)
+                rate = held_rate(recipe, epoch + begins, lasts)
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
             targets = torch.from_numpy(labels[chosen]).to(batch.device)

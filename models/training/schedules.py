@@ -45,6 +45,15 @@ def learning_rate(recipe: Recipe, position: float) -> float:
     return factor * lr * (left - TAIL_EPOCHS if left > TAIL_EPOCHS else left / TAIL_EPOCHS) / straight
 
 
+def held_rate(recipe: Recipe, position: float, span: float) -> float:
+    """The learning rate of what begins after `position` epochs and lasts `span` of them: a step or an epoch.
+
+    It is that of the beginning. Where that is 0, as at the start of a warm-up from 0, it is that of the middle, so that
+    nothing is trained in vain: with one step an epoch that step may be all there is.
+    """
+    return learning_rate(recipe, position) or learning_rate(recipe, position + span / 2)
+
+
 def _cosine(begin: float, end: float, part: float) -> float:
     """From `begin` to `end` along half a cosine."""
     return end + 0.5 * (begin - end) * (1 + math.cos(math.pi * part))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from models.architectures import definitions, densenas_inference, registry
 from models.architectures.definitions import Definition
+from models.architectures.registry import Architecture
 from models.datasets import registry as datasets
 from models.datasets.registry import Dataset
 from models.errors import DataError, InvalidSpec, WeightsError
@@ -88,11 +89,12 @@ def matched(wanted: Wanted, *, say: Say, software_version: str, created_at: str)
     else:
         contents = containers.read(path)
         guess = _guess(contents, wanted, dataset, say)
-        if given is None:
-            normal = dataset.preprocessing
-            means, deviations = (", ".join(f"{v:.4g}" for v in values) for values in (normal.mean, normal.std))
-            say(f"normalisation: the dataset's (mean {means}; std {deviations}), as --mean and --std say nothing else")
         loaded = model_of(contents, guess.spec, dataset, preprocessing=given, entry=wanted.entry)
+        if given is None:
+            normal = loaded.preprocessing
+            whose = "the file's own" if guess.fit.preprocessing(contents, len(normal.mean)) else "the dataset's"
+            means, deviations = (", ".join(f"{v:.4g}" for v in values) for values in (normal.mean, normal.std))
+            say(f"normalisation: {whose} (mean {means}; std {deviations}), as --mean and --std say nothing else")
         record = WeightsRecord(
             architecture=guess.spec.canonical,
             dataset=dataset.name,
@@ -190,12 +192,14 @@ def _named(wanted: Wanted, record: WeightsRecord) -> ArchitectureSpec | None:
         return None
     entry = registry.find(split_options(wanted.architecture)[0])
     name, options = split_options(record.architecture)
-    given = _given(wanted, wanted.architecture)
+    given = _given(wanted, entry, wanted.architecture)
     return entry.resolve({**(options if name == entry.name else {}), **given})
 
 
-def _given(wanted: Wanted, text: str) -> dict[str, OptionValue | str]:
-    return {**(wanted.options or {}), **split_options(text)[1]}
+def _given(wanted: Wanted, entry: Architecture, text: str) -> dict[str, OptionValue]:
+    """The options in the text of an architecture and beside it, checked."""
+    given = entry.named(split_options(text)[1], besides=wanted.options)
+    return {key: entry.check(key, value) for key, value in given.items()}
 
 
 def _guess(contents: Contents, wanted: Wanted, dataset: Dataset, say: Say) -> Guess:
@@ -210,8 +214,7 @@ def _guess(contents: Contents, wanted: Wanted, dataset: Dataset, say: Say) -> Gu
         )
     name = split_options(wanted.architecture)[0]
     entry = registry.find(_blocks_of(contents, say) if registry.is_unpublished(name) else name)
-    given = _given(wanted, wanted.architecture)
-    entry.resolve(given)  # Options that it does not have are an error here, not a misfit.
+    given = _given(wanted, entry, wanted.architecture)
     guess = inference.infer(contents, entry, given, num_classes=classes, in_channels=channels, entry=wanted.entry)
     if guess is not None and not guess.fit.fits and entry.definition is not None:
         # The same cells may stand in two skeletons (NSGA-Net's): the weights know in which.

@@ -173,17 +173,32 @@ def locate(text: str, files: Iterable[WeightsFile]) -> Path:
     """
     path = Path(text).expanduser()
     if not path.exists() and len(text) >= 6 and re.fullmatch("[0-9a-fA-F]+", text):
-        found = {f.record.tensors_sha256: f for f in files if f.record.tensors_sha256.startswith(text.lower())}
-        if len(found) > 1:
-            raise WeightsError(f"{len(found)} sets of weights begin with {text}: give more digits.")
-        if not found:
-            raise WeightsError(f"no weights begin with SHA-256 {text}: `nasrob-tui weights` lists what there is.")
-        return next(iter(found.values())).path
+        return by_sha256(text, files).path
     if not path.exists():
         raise WeightsError(f"there is no weights file {text}.")
     if not path.is_file():
         raise WeightsError(f"{text} is not a file.")
     return path
+
+
+def by_sha256(text: str, files: Iterable[WeightsFile], *, architecture: str | None = None) -> WeightsFile:
+    """The one of `files` whose tensors' SHA-256 begins with `text`; of several with the same tensors one that is of
+    `architecture` (canonical text).
+
+    Raises `WeightsError` when there is none, when `text` is too short to tell, and when architectures share the tensors
+    and none of them is named.
+    """
+    found = [f for f in files if f.record.tensors_sha256.startswith(text.lower())]
+    sets = {f.record.tensors_sha256 for f in found}
+    if len(sets) > 1:
+        raise WeightsError(f"{len(sets)} sets of weights begin with {text}: give more digits.")
+    if not found:
+        raise WeightsError(f"no weights begin with SHA-256 {text}: `nasrob-tui weights` lists what there is.")
+    named = [f for f in found if f.record.architecture == architecture] or found
+    if architecture is None and len({f.record.architecture for f in named}) > 1:
+        files_of = "; ".join(f"{f.record.architecture} in {f.path}" for f in named)
+        raise WeightsError(f"several architectures share the tensors {text} ({files_of}): give one of these files.")
+    return named[-1]
 
 
 def architecture_of(record: WeightsRecord, path: Path, *, given: ArchitectureSpec | None = None) -> ArchitectureSpec:

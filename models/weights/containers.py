@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import pickle
 import pickletools
 import re
@@ -32,15 +33,26 @@ from models.weights.catalogue import read_header
 
 #: `torch.save` never compresses; what unpacks to more than this many times its size is no checkpoint.
 MOST_INFLATION, FREE_BYTES = 20, 64 * 2**20
+#: The number with which `torch.save` began its files before torch 1.6, as a pickle holds it.
+_TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 #: Entries of nested dictionaries, and how deep they may nest.
 MOST_ENTRIES, MOST_DEPTH = 200_000, 6
 
 #: Turns a file that holds objects into one that holds tensors, where the user trusts it. `sys.argv` spares quoting.
+_KEPT = (
+    "t = lambda x: hasattr(x, 'dtype') and getattr(x.dtype, 'kind', 'f') in 'biuf'; "
+    "f = lambda v: v.state_dict() if hasattr(v, 'state_dict') else "
+    "{k: f(x) for k, x in v.items() if isinstance(x, dict) or hasattr(x, 'state_dict') or t(x)} "
+    "if isinstance(v, dict) else torch.as_tensor(v) if t(v) else v; "
+)
 _CONVERT = (
-    "import sys, torch; f = lambda v: v.state_dict() if hasattr(v, 'state_dict') else "
-    "{k: f(x) for k, x in v.items() if isinstance(x, (dict, torch.Tensor)) or hasattr(x, 'state_dict')} "
-    "if isinstance(v, dict) else v; "
+    f"import sys, torch; {_KEPT}"
     "torch.save(f(torch.load(sys.argv[1], map_location='cpu', weights_only=False)), sys.argv[2])"
+)
+_CONVERT_PICKLE = f"import pickle, sys, torch; {_KEPT}torch.save(f(pickle.load(open(sys.argv[1], 'rb'))), sys.argv[2])"
+_CONVERT_ARRAYS = (
+    "import sys, numpy, torch; "
+    "torch.save({k: torch.as_tensor(v) for k, v in numpy.load(sys.argv[1]).items()}, sys.argv[2])"
 )
 _CONVERT_SCRIPT = (
     "import sys, torch; torch.save(torch.jit.load(sys.argv[1], map_location='cpu').state_dict(), sys.argv[2])"
@@ -49,19 +61,24 @@ _CONVERT_SCRIPT = (
 
 @dataclass(frozen=True)
 class Contents:
-    """All tensors of a file by dotted name, and the names of what else is in it (epoch, best_acc, args)."""
+    """All tensors of a file by dotted name, and the names of what else is in it (epoch, best_acc, args).
+
+    `arrays` says how many of the tensors were NumPy arrays.
+    """
 
     path: Path
     container: str
     tensors: dict[str, Tensor]
     others: tuple[str, ...] = ()
+    arrays: int = 0
 
 
 class _Inert:
     """Stands in for an object of a training script that is no tensor, such as a NumPy accuracy or the options.
 
     The restricted unpickler of torch refuses such a file as a whole. Under these names it makes this class instead,
-    which takes anything and keeps nothing, so that neither NumPy's code nor anybody else's runs.
+    which takes anything and keeps nothing, so that neither NumPy's code nor anybody else's runs. (NumPy's arrays keep
+    their bytes: see `_Array`.)
     """
 
     def __init__(self, *_: object) -> None:
@@ -71,10 +88,67 @@ class _Inert:
         pass
 
 
+class _Type(_Inert):
+    """Stands in for a NumPy data type: its short name (`f4`) and its byte order."""
+
+    name, order = "", "<"
+
+    def __init__(self, name: object = None, *_: object) -> None:
+        self.name = name if isinstance(name, str) else ""
+
+    def __setstate__(self, state: object) -> None:
+        match state:
+            case (_, str(order), *_):
+                self.order = order
+
+
+class _Array(_Inert):
+    """Stands in for a NumPy array: what its pickle says, checked before any of it is believed."""
+
+    state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def tensor(self) -> Tensor | None:
+        """The array as a tensor; None for what is no plain array of numbers, whole."""
+        match self.state:
+            case (_, tuple(shape), _Type() as kind, bool(by_columns), bytes(content)):
+                pass
+            case _:
+                return None
+        dtype = _TYPES.get(kind.name)
+        if dtype is None or not all(type(n) is int and n >= 0 for n in shape):
+            return None
+        if not content or math.prod(shape) * dtype.itemsize != len(content) or kind.order not in ("<", "=", "|", ">"):
+            return None
+        flat = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        if kind.order == ">":
+            flat = flat.reshape(-1, dtype.itemsize).flip(1).flatten()
+        flat = flat.view(dtype)
+        return flat.reshape(shape[::-1]).permute(*range(len(shape))[::-1]) if by_columns else flat.reshape(shape)
+
+
+#: NumPy's names of the types of numbers that weights are of.
+_TYPES: dict[str, torch.dtype] = {
+    "f2": torch.float16,
+    "f4": torch.float32,
+    "f8": torch.float64,
+    "i1": torch.int8,
+    "i2": torch.int16,
+    "i4": torch.int32,
+    "i8": torch.int64,
+    "u1": torch.uint8,
+    "b1": torch.bool,
+}
+
+_NUMPY_NAMES: tuple[tuple[type, str], ...] = (
+    *((_Inert, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_Array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    (_Type, "numpy.dtype"),
+    (_Inert, "numpy.ndarray"),
+)
 _INERT_NAMES = (
-    *(f"numpy.{core}.multiarray.{made}" for core in ("core", "_core") for made in ("scalar", "_reconstruct")),
-    "numpy.dtype",
-    "numpy.ndarray",
     "argparse.Namespace",
     "types.SimpleNamespace",
     "datetime.date",
@@ -91,8 +165,12 @@ def read(path: Path) -> Contents:
         return Contents(path, container, _read_safetensors(path))
     tensors: dict[str, Tensor] = {}
     others: list[str] = []
+    arrays = 0
     for name, value in _leaves(_read_torch(path, container), path):
-        if isinstance(value, Tensor):
+        if isinstance(value, _Array) and (made := value.tensor()) is not None:
+            tensors[name] = made
+            arrays += 1
+        elif isinstance(value, Tensor):
             tensors[name] = value.detach()
         else:
             others.append(name)
@@ -101,7 +179,7 @@ def read(path: Path) -> Contents:
             f"{path} holds no state dict: expected names with tensors, bare or under 'state_dict'"
             + (f"; it has {_some(others)}." if others else ".")
         )
-    return Contents(path, container, tensors, tuple(others))
+    return Contents(path, container, tensors, tuple(others), arrays)
 
 
 def file_sha256(path: Path) -> str:
@@ -131,10 +209,25 @@ def recognise(path: Path) -> str:
     if start.startswith(b"PK\x03\x04"):
         return _recognise_zip(path)
     if start.startswith(b"\x80"):
+        if _TORCH_MAGIC not in start[:40]:
+            raise WeightsError(_about_pickle(path))
         return "torch before 1.6"
     if path.suffix == ".safetensors":
         return "safetensors"
     raise WeightsError(f"{path} {_what_it_is(start)}")
+
+
+def _about_pickle(path: Path) -> str:
+    """One sentence on a pickle that torch.save did not write."""
+    try:
+        with path.open("rb") as file:
+            list(_imports(file))
+    except Exception:
+        return f"{path} is no checkpoint, or it is damaged: get the file again."
+    return (
+        f"{path} is a plain pickle, which only running its code can read; where you trust the file, keep its arrays "
+        f"and tensors alone and use those: {_command(_CONVERT_PICKLE, path)}"
+    )
 
 
 def _what_it_is(start: bytes) -> str:
@@ -167,6 +260,8 @@ def _recognise_zip(path: Path) -> str:
     size = path.stat().st_size
     if unpacked > FREE_BYTES + MOST_INFLATION * size:
         raise WeightsError(f"{path} would unpack from {size:,} to {unpacked:,} bytes: that is no checkpoint.")
+    if names and all(name.endswith(".npy") for name in names):
+        raise WeightsError(f"{path} is an archive of NumPy arrays; convert it: {_command(_CONVERT_ARRAYS, path)}")
     if not any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         raise WeightsError(f"{path} is an archive of {_some(names)}, not a checkpoint: unpack it and name one of them.")
     if any(name.endswith("/constants.pkl") for name in names):
@@ -186,7 +281,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path, container: str) -> Any:
-    stand_ins: list[Any] = [(_Inert, name) for name in _INERT_NAMES]
+    stand_ins: list[Any] = [*_NUMPY_NAMES, *((_Inert, name) for name in _INERT_NAMES)]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             # Of storage classes that old files name, and of pickle protocols.
@@ -284,6 +379,9 @@ def _leaves(content: Any, path: Path) -> Iterator[tuple[str, Any]]:
         items: list[tuple[Any, Any]] | None = None
         if isinstance(value, Mapping):
             items = list(value.items())
+            if any(isinstance(inner, Tensor) for _, inner in items):
+                # Beside tensors an array is a script's (a history of losses); in their place it is a weight.
+                items = [(key, None if isinstance(inner, _Array) else inner) for key, inner in items]
         elif isinstance(value, list | tuple) and any(isinstance(v, Tensor | Mapping) for v in value):
             items = list(enumerate(value))
         if items is None:

@@ -96,7 +96,7 @@ def load_model(
     """Read weights into a classifier for a dataset.
 
     A file of ours names its architecture; for any other `architecture` must be given. `preprocessing` replaces what
-    the file, or else the dataset, says; `entry` chooses among several sets of weights in a checkpoint.
+    the file, or else the dataset, says (see `model_of`); `entry` chooses among several sets of weights in a checkpoint.
 
     Raises `WeightsError` when the file is damaged, is for another architecture or number of classes, or does not fit
     key by key.
@@ -134,7 +134,11 @@ def model_of(
     preprocessing: Preprocessing | None = None,
     entry: str | None = None,
 ) -> LoadedModel:
-    """The classifier that the contents of a checkpoint make; raises `WeightsError` where they do not fit."""
+    """The classifier that the contents of a checkpoint make; raises `WeightsError` where they do not fit.
+
+    It normalises as `preprocessing` says, else as the record, the constants of a normalising layer in the file, or the
+    dataset does, the first that there is.
+    """
     network = registry.build(architecture, num_classes=dataset.n_classes, in_channels=dataset.image_shape[0])
     expected = Expected.of(network)
     fit = match(expected, contents, entry=entry)
@@ -151,7 +155,10 @@ def model_of(
     # Updated in place: some modules (torchvision's MNASNet) read their version from the dictionary's metadata.
     state.update(given)
     network.load_state_dict(state)
-    preprocessing = preprocessing or (record.preprocessing if record is not None else dataset.preprocessing)
+    if preprocessing is None and record is not None:
+        preprocessing = record.preprocessing
+    own = fit.preprocessing(contents, dataset.image_shape[0])
+    preprocessing = preprocessing or own or dataset.preprocessing
     classifier = Classifier(network, preprocessing, dataset.n_classes)
     return LoadedModel(
         classifier, architecture, preprocessing, tensors_sha256(network_tensors(network)), contents.path, record, fit

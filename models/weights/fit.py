@@ -7,6 +7,8 @@ looks like one: of all prefixes under which any of the network's names occurs, t
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from models.counting import AUXILIARY
-from models.errors import WeightsError
+from models.errors import InvalidSpec, WeightsError
+from models.specs import Preprocessing
 from models.weights.containers import Contents
 
 Shape = tuple[int, ...]
@@ -26,6 +29,10 @@ _TRAINING = re.compile(r"(^|\.)(optim\w*|opt|\w*optimizer\w*|\w*sched\w*|scaler|
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|average|averaged|shadow)([._]|$)")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "_orig_mod", "weights", "params")
 _COUNTER = "num_batches_tracked"
+#: Constants of a normalising layer; BatchNorm's running means are none.
+_CONSTANT = re.compile(r"(?P<stem>(?:.*[._])?)(?<!running_)(?P<kind>mean|std|mu|sigma)")
+_PARTNERS = {"mean": "std", "std": "mean", "mu": "sigma", "sigma": "mu"}
+_MOST_IMAGE_CHANNELS = 4
 #: Prefixes that are compared in full, the most promising first.
 _MOST_PREFIXES = 8
 
@@ -89,7 +96,8 @@ class Fit:
 
     @property
     def score(self) -> tuple[int, ...]:
-        """Greater is better. Averaged weights and optimizer state come last among equals, renamed tensors and long
+        """Greater is better. Names go before shapes: a network that has more than the file is another one, while its
+        width may yet be found. Averaged weights and optimizer state come last among equals, renamed tensors and long
         prefixes too.
         """
         named = len(self.chosen) + len(self.misshapen)
@@ -97,6 +105,7 @@ class Fit:
         return (
             self.fits,
             named,
+            -len(self.missing),
             len(self.chosen),
             -beside,
             -len(self.unexpected),
@@ -128,6 +137,8 @@ class Fit:
         if casts := self.casts(contents):
             shown = ", ".join(f"{count:,} {kind}" for kind, count in casts.items())
             lines.append(f"cast to float32: {shown} tensors")
+        if contents.arrays:
+            lines.append(f"taken as tensors: {contents.arrays:,} NumPy arrays")
         if self.counters and self.fits:
             lines.append(f"absent: {self.counters:,} batch counters, which evaluation does not use")
         if self.auxiliary:
@@ -157,12 +168,35 @@ class Fit:
 
     def normalisation(self, contents: Contents) -> str:
         """Constants of a normalising layer beside the network, as text; empty when there is none."""
-        found = []
+        found = self._constants(contents)
+        return "; ".join(f"{name} = {', '.join(f'{v:.4g}' for v in values)}" for name, values in found.items())
+
+    def preprocessing(self, contents: Contents, channels: int) -> Preprocessing | None:
+        """The normalisation that the file has beside the network, for images of so many channels in [0, 1].
+
+        None when there is none, or none that such images could have.
+        """
+        found = self._constants(contents)
+        for name, mean in found.items():
+            constant = _CONSTANT.fullmatch(name)
+            assert constant is not None
+            std = found.get(constant["stem"] + _PARTNERS[constant["kind"]])
+            if constant["kind"] not in ("mean", "mu") or std is None or not all(0 <= v <= 1 for v in (*mean, *std)):
+                continue  # of images in [0, 255], say
+            with contextlib.suppress(InvalidSpec):
+                return Preprocessing(mean, std).of_channels(channels)
+        return None
+
+    def _constants(self, contents: Contents) -> dict[str, tuple[float, ...]]:
+        """By name; those of another set of weights in the file are not meant."""
+        found: dict[str, tuple[float, ...]] = {}
         for name in self.outside:
             tensor = contents.tensors[name]
-            if re.search(r"(^|[._])(mean|std|mu|sigma)$", name) and tensor.numel() <= 4 and tensor.is_floating_point():
-                found.append(f"{name} = {', '.join(f'{v:.4g}' for v in tensor.flatten().tolist())}")
-        return "; ".join(found)
+            if not (_CONSTANT.fullmatch(name) and _is_small(tuple(tensor.shape)) and tensor.is_floating_point()):
+                continue
+            if not (tensor.is_meta or name.startswith(self.also)):
+                found[name] = tuple(_written(v) for v in tensor.flatten())
+        return found
 
 
 def match(expected: Expected, contents: Contents, *, entry: str | None = None) -> Fit:
@@ -251,7 +285,9 @@ def _compare(
     outside: list[str] = []
     for name, source in names.items():
         inner = name.removeprefix(prefix) if name.startswith(prefix) else None
-        if inner is None or (inner not in expected.shapes and _is_beside(inner, shapes[source])):
+        if inner is None or (
+            inner not in expected.shapes and (_is_beside(inner, shapes[source]) or _normalises(name, names, shapes))
+        ):
             outside.append(source)
         else:
             given[inner] = source
@@ -291,6 +327,25 @@ def _is_beside(name: str, shape: Shape) -> bool:
     """Whether a tensor that the network does not have is a script's: a bare number, an optimizer's, an average."""
     head = name.partition(".")[0]
     return ("." not in name and shape == ()) or bool(_TRAINING.search(name)) or bool(_AVERAGED.search(head))
+
+
+def _normalises(name: str, names: Mapping[str, str], shapes: Mapping[str, Shape]) -> bool:
+    """Whether a tensor is a mean or a deviation of a normalising layer: the file has the other one too."""
+    found = _CONSTANT.fullmatch(name)
+    if found is None or not _is_small(shapes[names[name]]):
+        return False
+    partner = found["stem"] + _PARTNERS[found["kind"]]
+    return partner in names and _is_small(shapes[names[partner]])
+
+
+def _written(value: Tensor) -> float:
+    """A value as somebody wrote it, where that is what became it: 0.49 for float32's 0.49000000953674316."""
+    short = float(f"{float(value):.7g}")
+    return short if torch.equal(torch.tensor(short, dtype=value.dtype), value.cpu()) else float(value)
+
+
+def _is_small(shape: Shape) -> bool:
+    return 1 <= math.prod(shape) <= _MOST_IMAGE_CHANNELS
 
 
 def _first(names: Iterable[str], separator: str = ", ") -> str:

@@ -112,7 +112,7 @@ class _Search:
         self.devices = devices
         self.deadline = time.monotonic() + patience
         self.best: Guess | None = None
-        free = [o for o in architecture.options if o.name not in self.given]
+        free = [o for o in architecture.options if o.name not in self.given and not o.training_only]
         self.words: dict[str, tuple[OptionValue, ...]] = {
             o.name: (False, True) if o.kind == "bool" else o.choices for o in free if o.kind != "int"
         }
@@ -139,11 +139,14 @@ class _Search:
     def _combinations(self) -> list[Point]:
         """The small point with every combination of words and switches, those with the most names in common first.
 
-        Small, because networks are built again and again from here on.
+        Small, because networks are built again and again from here on. A number that may be 0 is a switch too: from 1
+        on the network has another form (cells that widen instead of doubling), which 0 tells nothing about.
         """
         small = {o.name: o.small for o in self.architecture.options} | self.given | self.start
-        combinations = itertools.islice(itertools.product(*self.words.values()), _MOST_COMBINATIONS)
-        points = [small | dict(zip(self.words, values, strict=True)) for values in combinations]
+        off: dict[str, tuple[OptionValue, ...]] = {k: (0, 2) for k, (least, _) in self.bounds.items() if least == 0}
+        choices = self.words | off
+        combinations = itertools.islice(itertools.product(*choices.values()), _MOST_COMBINATIONS)
+        points = [small | dict(zip(choices, values, strict=True)) for values in combinations]
         if len(points) > 1:
             points.sort(key=lambda point: fit.score if (fit := self._fit(point)) else (-1,), reverse=True)
         return points[:_FULL_COMBINATIONS]
@@ -164,15 +167,28 @@ class _Search:
                 if time.monotonic() > self.deadline:
                     return False
             if point == before:
-                return False
+                break
+        return self._pairs(point)
+
+    def _pairs(self, point: Point) -> bool:
+        """Set two numbers at once: of two that both make layers wider, each looks wrong until the other is right."""
+        widths = [k for k in self.bounds if k not in (_CLASSES, _CHANNELS) and not self._changes_names(point, k)]
+        for first, second in itertools.permutations(widths, 2):
+            for value in self._votes(point, first):
+                candidate = {**point, first: value}
+                for other in self._votes(candidate, second):
+                    if self._try({**candidate, second: other}):
+                        return True
+                if time.monotonic() > self.deadline:
+                    return False
         return False
 
     def _depths_first(self, point: Point) -> list[str]:
-        def changes_names(key: str) -> bool:
-            probes = self._probes(point, key)
-            return probes is not None and set(probes[1][1].shapes) != set(probes[0][1].shapes)
+        return sorted(self.bounds, key=lambda key: not self._changes_names(point, key))
 
-        return sorted(self.bounds, key=lambda key: not changes_names(key))
+    def _changes_names(self, point: Point, key: str) -> bool:
+        probes = self._probes(point, key)
+        return probes is not None and set(probes[1][1].shapes) != set(probes[0][1].shapes)
 
     def _votes(self, point: Point, key: str) -> list[int]:
         """Values of a number that the file's tensors speak for, the most frequent first."""
@@ -203,6 +219,9 @@ class _Search:
         option = next((o for o in self.architecture.options if o.name == key), None)
         usual = [int(v) for v in (option.small, option.large, option.default)] if option else []
         values = dict.fromkeys([here, *usual, here + 1, here + 2, here + 4, here + 6, here * 2, here - 1])
+        if minimum == 0:
+            # 0 is another form of network, between which and the others nothing grows in proportion.
+            values = dict.fromkeys(value for value in values if (value == 0) == (here == 0))
         found: list[tuple[int, Expected]] = []
         for value in values:
             if minimum <= value <= maximum and (made := self._made({**point, key: value})) is not None:
@@ -340,9 +359,15 @@ def _begins_alike(search: _Search) -> bool:
         made, fit = search._made(point), search._fit(point)
         if made is None or fit is None or not (fit.chosen or fit.misshapen):
             continue
-        if _first_names(made.shapes) == _first_names(given_shapes(search.contents, fit)):
+        ours, theirs = _first_names(made.shapes), _first_names(given_shapes(search.contents, fit))
+        if (ours <= theirs or theirs <= ours) and all(_is_further(name) for name in ours ^ theirs):
             return True
     return False
+
+
+def _is_further(name: str) -> bool:
+    """Whether a name is in the first block of a row, and there in a further one of an inner row."""
+    return any(number != "0" for number in list(filter(_is_number, name.split(".")))[1:])
 
 
 def _first_names(shapes: Mapping[str, Shape]) -> set[str]:

@@ -32,7 +32,7 @@ counted AS (
 SELECT
     e.evaluation_id,
     a.name AS architecture,
-    m.architecture_id,
+    e.architecture_id,
     a.family,
     a.lineage,
     e.model_sha256,
@@ -82,6 +82,7 @@ SELECT
     len(e.warnings)::INTEGER AS n_warnings,
     e.device,
     e."precision",
+    e.engine,
     e.software_version,
     e.torch_version,
     e.engine_revision,
@@ -90,8 +91,8 @@ SELECT
     e.updated_at,
     e.staging
 FROM counted AS e
-LEFT JOIN models AS m USING (model_sha256)
-LEFT JOIN architectures AS a USING (architecture_id)
+LEFT JOIN models AS m ON m.model_sha256 = e.model_sha256 AND m.architecture_id = e.architecture_id
+LEFT JOIN architectures AS a ON a.architecture_id = e.architecture_id
 LEFT JOIN datasets AS d ON d.dataset_id = e.dataset_id
 LEFT JOIN attacks AS k ON k.attack_id = e.attack_id
 LEFT JOIN baseline_models AS same
@@ -104,7 +105,7 @@ COMMENT ON COLUMN measured.architecture IS 'Name of the architecture.';
 COMMENT ON COLUMN measured.architecture_id IS 'The architecture with its options, see architectures.';
 COMMENT ON COLUMN measured.family IS 'handcrafted, nas or ensemble.';
 COMMENT ON COLUMN measured.lineage IS 'Line of designs, see architectures.';
-COMMENT ON COLUMN measured.model_sha256 IS 'The model, see models.';
+COMMENT ON COLUMN measured.model_sha256 IS 'The tensors; with architecture_id the model, see models.';
 COMMENT ON COLUMN measured.model_label IS 'Short name of the model.';
 COMMENT ON COLUMN measured.train_seed IS 'Seed of the training, where known.';
 COMMENT ON COLUMN measured.dataset IS 'Name of the dataset.';
@@ -125,7 +126,7 @@ COMMENT ON COLUMN measured.random_start IS 'Whether a run starts at a random poi
 COMMENT ON COLUMN measured.loss IS 'Function the attack ascends.';
 COMMENT ON COLUMN measured.seed IS 'Seed of the attack.';
 COMMENT ON COLUMN measured.threat_space IS 'Where eps is measured: pixel or normalized-clamped (see attacks).';
-COMMENT ON COLUMN measured.verdict IS 'Which iterate decides: worst or last.';
+COMMENT ON COLUMN measured.verdict IS 'Which iterate decides: worst, last or closest (see attacks).';
 COMMENT ON COLUMN measured.clean_accuracy IS 'Accuracy without attack in percent, over the examples done without an error.';
 COMMENT ON COLUMN measured.robust_accuracy IS 'Accuracy under the attack in percent, over the examples done without an error.';
 COMMENT ON COLUMN measured.robust_accuracy_low IS 'Lower end of the 95 % Wilson interval of the robust accuracy, in percent: uncertainty from the choice of examples only.';
@@ -150,7 +151,8 @@ COMMENT ON COLUMN measured.status IS 'running, complete, partial or failed (see 
 COMMENT ON COLUMN measured.warnings IS 'Reasons to doubt the number, as sentences.';
 COMMENT ON COLUMN measured.n_warnings IS 'Number of warnings.';
 COMMENT ON COLUMN measured.device IS 'Device it was measured on.';
-COMMENT ON COLUMN measured."precision" IS 'Floating-point precision it was measured in.';
+COMMENT ON COLUMN measured."precision" IS 'Floating-point precision in which perturbations were looked for; verdicts are in float32.';
+COMMENT ON COLUMN measured.engine IS 'How the network was computed while perturbations were looked for.';
 COMMENT ON COLUMN measured.software_version IS 'Version of nasrob-tui that measured it.';
 COMMENT ON COLUMN measured.torch_version IS 'Version of PyTorch that measured it.';
 COMMENT ON COLUMN measured.engine_revision IS 'Revision of the rules by which the engine reaches a verdict.';

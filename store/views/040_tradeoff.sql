@@ -63,7 +63,7 @@ COMMENT ON COLUMN tradeoff.architecture IS 'Name of the architecture.';
 COMMENT ON COLUMN tradeoff.architecture_id IS 'The architecture with its options, see architectures.';
 COMMENT ON COLUMN tradeoff.family IS 'handcrafted, nas or ensemble.';
 COMMENT ON COLUMN tradeoff.lineage IS 'Line of designs, see architectures.';
-COMMENT ON COLUMN tradeoff.model_sha256 IS 'The model, see models.';
+COMMENT ON COLUMN tradeoff.model_sha256 IS 'The tensors; with architecture_id the model, see models.';
 COMMENT ON COLUMN tradeoff.model_label IS 'Short name of the model.';
 COMMENT ON COLUMN tradeoff.train_seed IS 'Seed of the training, where known.';
 COMMENT ON COLUMN tradeoff.dataset IS 'Name of the dataset.';
@@ -112,7 +112,8 @@ COMMENT ON COLUMN tradeoff.status IS 'running, complete, partial or failed (see 
 COMMENT ON COLUMN tradeoff.warnings IS 'Reasons to doubt the number, as sentences.';
 COMMENT ON COLUMN tradeoff.n_warnings IS 'Number of warnings.';
 COMMENT ON COLUMN tradeoff.device IS 'Device it was measured on.';
-COMMENT ON COLUMN tradeoff."precision" IS 'Floating-point precision it was measured in.';
+COMMENT ON COLUMN tradeoff."precision" IS 'Floating-point precision in which perturbations were looked for; verdicts are in float32.';
+COMMENT ON COLUMN tradeoff.engine IS 'How the network was computed while perturbations were looked for.';
 COMMENT ON COLUMN tradeoff.software_version IS 'Version of nasrob-tui that measured it.';
 COMMENT ON COLUMN tradeoff.torch_version IS 'Version of PyTorch that measured it.';
 COMMENT ON COLUMN tradeoff.engine_revision IS 'Revision of the rules by which the engine reaches a verdict.';

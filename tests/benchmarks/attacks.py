@@ -1,14 +1,15 @@
-"""PGD-10 here and in torchattacks, side by side in one run: time, gradients per example, robust accuracy.
+"""Attacks here and in other libraries, side by side in one run: same weights, images, eps and steps, one process.
 
-    python tests/benchmarks/attacks.py [--threads 1] [--repeats 5] [--examples 500]
+    python tests/benchmarks/attacks.py [--threads 1] [--repeats 3] [--examples 256] [--autoattack 64]
 
-Both attack the same standard-trained network (ResNet-18 of width 16 on digits, as they are and enlarged to 32x32) on
-the same test images, one process, the same number of threads. The times include the final predictions and exclude
-training. Runs alternate; the least time of each counts.
+Two networks, both ResNet-18 of width 16 on digits enlarged to 32x32: (a) trained as usual, at an eps where next to
+nothing survives, as with standard networks on CIFAR-10 at 8/255; (b) trained on adversarial examples, at an eps where
+at least half survive. Peers: torchattacks and foolbox for PGD-10, pyautoattack (the authors' code) for AutoAttack.
 
-`worst` is our default verdict: any visited iterate counts, and an example that is broken leaves. `last` is
-torchattacks' verdict: every example takes all ten steps, so nothing can be saved, and the ratio shows what the engine
-itself costs.
+The times include clean and final predictions, choosing how to compute the network, and confirming verdicts; they
+exclude training. Runs alternate, and the least time of each counts. `in passes` is the share of a run that its passes
+alone would take (its rows times the time of a forward pass, or of one with its backward pass, in a full batch of the
+network computed as in the run); `overhead` is what the run takes beyond them.
 """
 
 from __future__ import annotations
@@ -23,12 +24,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from models import estimating
 from models.architectures import registry as architectures
 from models.attacks import registry as attacks
-from models.classifier import Classifier
+from models.attacks.forwarding import Forwarding, Plan, Speed, precision_for
+from models.classifier import Classifier, frozen
 from models.datasets import registry as datasets
-from models.evaluation import Evaluator
+from models.evaluation import EXACT, Evaluator
 from models.specs import AttackSpec
+
+#: Perturbation by which network (b) is trained.
+TRAINED_EPS = 32 / 255
+#: Share of the most passes that `eval` reckons with before anything is measured.
+USUAL_SHARE = 0.25
 
 
 @dataclass
@@ -37,138 +45,217 @@ class Run:
     forwards: float
     gradients: float
     robust: float
+    #: Seconds that the passes alone cost; 0 where they were not counted.
+    bare: float = 0.0
+    how: str = ""
 
 
-def train(side: int, epochs: int) -> Classifier:
-    """ResNet-18 of width 16 on digits, enlarged to `side` pixels inside the network."""
+def train(epochs: int, *, adversarial: bool) -> Classifier:
+    """ResNet-18 of width 16 on digits, enlarged to 32 pixels inside the network; (b) with one step of FGSM from a
+    random start in every update.
+    """
     digits = datasets.find("digits")
     data = datasets.load("digits", "train")
     torch.manual_seed(0)
     resnet = architectures.build(architectures.parse_architecture("resnet18@width=16"), num_classes=10, in_channels=1)
-    network = resnet if side == 8 else nn.Sequential(nn.Upsample(size=side, mode="bilinear"), resnet)
+    network = nn.Sequential(nn.Upsample(size=32, mode="bilinear"), resnet)
     classifier = Classifier(network, digits.preprocessing, 10).train()
     optimizer = torch.optim.SGD(classifier.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    steps = epochs * (len(data) // 64)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (len(data) // 64))
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
     for _ in range(epochs):
         for chosen in torch.randperm(len(data)).split(64)[:-1]:
+            x, y = images[chosen], labels[chosen]
+            if adversarial:
+                start = (x + (2 * torch.rand_like(x) - 1) * TRAINED_EPS).clamp(0, 1).requires_grad_()
+                (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(classifier(start), y), start)
+                moved = start.detach() + 1.25 * TRAINED_EPS * gradient.sign()
+                x = (x + (moved - x).clamp(-TRAINED_EPS, TRAINED_EPS)).clamp(0, 1)
             optimizer.zero_grad()
-            nn.functional.cross_entropy(classifier(images[chosen]), labels[chosen]).backward()
+            nn.functional.cross_entropy(classifier(x), y).backward()
             optimizer.step()
             schedule.step()
     return classifier.eval()
 
 
-def ours(classifier: Classifier, spec: AttackSpec, n: int, slots: int) -> Run:
-    counted = Counting(classifier.network)
-    counted_classifier = Classifier(counted, datasets.find("digits").preprocessing, 10)
-    evaluator = Evaluator(counted_classifier, datasets.load("digits", "test"), slots=slots)
-    began = time.perf_counter()
-    found = [outcome for batch in evaluator.run(spec, range(n)) for outcome in batch]
-    seconds = time.perf_counter() - began
-    return Run(
-        seconds,
-        counted.examples / n,
-        counted.with_gradient / n,
-        100 * sum(bool(o.robust) for o in found) / n,
-    )
-
-
-def theirs(classifier: Classifier, spec: AttackSpec, n: int, batch: int) -> Run:
-    import torchattacks
-
-    data = datasets.load("digits", "test")
-    reference = torchattacks.PGD(
-        classifier.eval(),
-        eps=spec.eps.value,
-        alpha=spec.step_size.value,
-        steps=spec.steps,
-        random_start=spec.random_start,
-    )
-    # The library restores the mode that it finds: a wrapper in training mode would switch the network to it.
-    counted = Counting(classifier).eval()
-    reference.model = counted
-    began = time.perf_counter()
-    robust = 0
-    for begin in range(0, n, batch):
-        images = torch.from_numpy(data.images[begin : min(begin + batch, n)])
-        labels = torch.from_numpy(data.labels[begin : min(begin + batch, n)])
-        with torch.no_grad():
-            clean = classifier(images).argmax(1) == labels
-        adversarial = reference(images, labels)
-        with torch.no_grad():
-            robust += int((clean & (classifier(adversarial).argmax(1) == labels)).sum())
-    seconds = time.perf_counter() - began
-    # The clean and the final prediction come on top.
-    return Run(seconds, counted.examples / n + 2, counted.with_gradient / n, 100 * robust / n)
-
-
 class Counting(nn.Module):
-    """Counts the rows that pass through: what the machine computes, idle slots included."""
+    """Counts the rows that pass through a peer's model: all, and those whose gradient is taken."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.examples = 0
-        self.with_gradient = 0
+        self.rows = self.with_gradient = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        self.examples += len(x)
+        self.rows += len(x)
         self.with_gradient += len(x) if x.requires_grad else 0
         out: Tensor = self.model(x)
         return out
 
 
-def best(runs: list[Run]) -> Run:
-    return min(runs, key=lambda run: run.seconds)
+def data(n: int) -> tuple[Tensor, Tensor]:
+    test = datasets.load("digits", "test")
+    return torch.from_numpy(test.images[:n]), torch.from_numpy(test.labels[:n])
+
+
+def ours(classifier: Classifier, spec: AttackSpec, n: int, slots: int, speed: Speed) -> Run:
+    evaluator = Evaluator(classifier, datasets.load("digits", "test"), slots=slots, speed=speed)
+    evaluator.work_ahead = USUAL_SHARE * n * sum(estimating.cost(spec, 10))
+    began = time.perf_counter()
+    found = [outcome for batch in evaluator.run(spec, range(n)) for outcome in batch]
+    seconds = time.perf_counter() - began
+    plan = evaluator._forwarding.plan if evaluator._forwarding else Plan()
+    forward, both = bare(classifier, plan, slots)
+    rows, gradients = evaluator.rows_forward + n, evaluator.rows_backward
+    cost = gradients * both + (rows - gradients) * forward
+    return Run(seconds, rows / n, gradients / n, 100 * sum(bool(o.robust) for o in found) / n, cost, str(plan))
+
+
+def bare(classifier: Classifier, plan: Plan, slots: int) -> tuple[float, float]:
+    """Seconds a row of a forward pass, and of one with its backward pass, in a full batch."""
+    x, _ = data(slots)
+    forwarding = Forwarding(classifier, plan, slots)
+
+    def forward() -> None:
+        with torch.no_grad():
+            forwarding.forward(x)
+
+    def both() -> None:
+        y = x.clone().requires_grad_()
+        torch.autograd.grad(forwarding.forward(y).logsumexp(1).sum(), y)
+
+    with frozen(classifier):
+        return tuple(min(timed(work) for _ in range(5)) / slots for work in (forward, both))  # type: ignore[return-value]
+
+
+def timed(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def peer(
+    classifier: Classifier, n: int, batch: int, craft: Callable[[nn.Module], Callable[[Tensor, Tensor], Tensor]]
+) -> Run:
+    """A library's attack in batches, judged like ours: robust is what is correct before and after."""
+    counted = Counting(classifier).eval()
+    attack = craft(counted)
+    images, labels = data(n)
+    began = time.perf_counter()
+    robust = 0
+    for x, y in zip(images.split(batch), labels.split(batch), strict=True):
+        with torch.no_grad():
+            correct = classifier(x).argmax(1) == y
+        adversarial = attack(x, y)
+        with torch.no_grad():
+            robust += int((correct & (classifier(adversarial).argmax(1) == y)).sum())
+    seconds = time.perf_counter() - began
+    return Run(seconds, counted.rows / n + 2, counted.with_gradient / n, 100 * robust / n)
+
+
+def torchattacks_pgd(spec: AttackSpec) -> Callable[[nn.Module], Callable[[Tensor, Tensor], Tensor]]:
+    def craft(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+        import torchattacks
+
+        assert spec.step_size
+        made: Callable[[Tensor, Tensor], Tensor] = torchattacks.PGD(
+            model, eps=spec.eps.value, alpha=spec.step_size.value, steps=spec.steps, random_start=True
+        )
+        return made
+
+    return craft
+
+
+def foolbox_pgd(spec: AttackSpec) -> Callable[[nn.Module], Callable[[Tensor, Tensor], Tensor]]:
+    def craft(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+        import foolbox
+
+        assert spec.step_size
+        bounded = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+        attack = foolbox.attacks.LinfPGD(abs_stepsize=spec.step_size.value, steps=spec.steps, random_start=True)
+        return lambda x, y: attack(bounded, x, y, epsilons=spec.eps.value)[1]
+
+    return craft
+
+
+def reference_autoattack(spec: AttackSpec) -> Callable[[nn.Module], Callable[[Tensor, Tensor], Tensor]]:
+    def craft(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+        import pyautoattack
+
+        made = pyautoattack.AutoAttack(
+            model, norm="Linf", eps=spec.eps.value, version="standard", device="cpu", verbose=False
+        )
+        return lambda x, y: made.run_standard_evaluation(x, y, bs=len(x))
+
+    return craft
+
+
+def compare(table: Table, name: str, contenders: dict[str, Callable[[], Run]], peers: set[str], repeats: int) -> None:
+    runs: dict[str, list[Run]] = {key: [] for key in contenders}
+    for _ in range(repeats):
+        for key, contender in contenders.items():
+            runs[key].append(contender())
+    best = {key: min(found, key=lambda run: run.seconds) for key, found in runs.items()}
+    base = min(best[key].seconds for key in peers)
+    for key, run in best.items():
+        overhead = f"{100 * (run.seconds / run.bare - 1):.0f} %" if run.bare else ""
+        share = f"{100 * min(1.0, run.bare / run.seconds):.0f} %" if run.bare else ""
+        table.add_row(
+            name,
+            key,
+            f"{run.seconds:.2f}",
+            f"{run.forwards:.1f}",
+            f"{run.gradients:.1f}",
+            f"{run.robust:.1f}",
+            share,
+            overhead,
+            f"{base / run.seconds:.2f}x",
+            run.how,
+        )
+    table.add_section()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--examples", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--examples", type=int, default=500, help="for PGD")
+    parser.add_argument("--autoattack", type=int, default=64, help="examples for AutoAttack; 0 leaves it out")
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--sides", type=int, nargs="+", default=[8, 32])
-    parser.add_argument("--eps", nargs="+", default=["8/255", "32/255", "96/255"])
+    parser.add_argument("--eps", nargs=2, default=["96/255", "32/255"], help="for network (a) and (b)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    table = Table(
-        title=f"PGD-10, {options.examples} examples, {options.threads} thread(s), batch and slots {options.slots}"
-    )
-    for header in ("input", "eps", "who", "verdict", "seconds", "forwards/ex", "gradients/ex", "robust %", "speed-up"):
-        table.add_column(header, justify="left" if header in ("who", "verdict", "input") else "right")
-    for side in options.sides:
-        classifier = train(side, options.epochs)
-        for eps in options.eps:
-            worst, last = (attacks.resolve("pgd", eps=eps, verdict=v) for v in ("worst", "last"))
-            contenders: dict[tuple[str, str], Callable[[], Run]] = {
-                ("torchattacks", "last"): lambda c=classifier, s=last: theirs(c, s, options.examples, options.slots),
-                ("nasrob-tui", "last"): lambda c=classifier, s=last: ours(c, s, options.examples, options.slots),
-                ("nasrob-tui", "worst"): lambda c=classifier, s=worst: ours(c, s, options.examples, options.slots),
+    table = Table(title=f"{options.threads} thread(s), batches and slots of {options.slots}")
+    for header in ("network", "who", "seconds", "forwards/ex", "gradients/ex", "robust %", "in passes", "overhead"):
+        table.add_column(header, justify="left" if header in ("network", "who") else "right")
+    table.add_column("speed-up", justify="right")
+    table.add_column("how")
+    n, slots = options.examples, options.slots
+    bf16 = precision_for("auto", torch.device("cpu")) == "bf16"
+    for letter, eps in zip("ab", options.eps, strict=True):
+        classifier = train(options.epochs, adversarial=letter == "b")
+        pgd = attacks.resolve("pgd", eps=eps)
+        contenders: dict[str, Callable[[], Run]] = {
+            "torchattacks PGD-10": lambda c=classifier, s=pgd: peer(c, n, slots, torchattacks_pgd(s)),
+            "foolbox PGD-10": lambda c=classifier, s=pgd: peer(c, n, slots, foolbox_pgd(s)),
+            "nasrob-tui PGD-10": lambda c=classifier, s=pgd: ours(c, s, n, slots, Speed()),
+            "nasrob-tui PGD-10, as loaded": lambda c=classifier, s=pgd: ours(c, s, n, slots, EXACT),
+        }
+        if bf16:
+            contenders["nasrob-tui PGD-10, bf16"] = lambda c=classifier, s=pgd: ours(c, s, n, slots, Speed("bf16"))
+        compare(table, f"({letter}) {eps}", contenders, {"torchattacks PGD-10", "foolbox PGD-10"}, options.repeats)
+        if options.autoattack:
+            m = options.autoattack
+            auto = attacks.resolve("autoattack", eps=eps)
+            full: dict[str, Callable[[], Run]] = {
+                "pyautoattack": lambda c=classifier, s=auto, m=m: peer(c, m, slots, reference_autoattack(s)),
+                "nasrob-tui AutoAttack": lambda c=classifier, s=auto, m=m: ours(c, s, m, slots, Speed()),
             }
-            runs: dict[tuple[str, str], list[Run]] = {key: [] for key in contenders}
-            for _ in range(options.repeats):
-                for key, contender in contenders.items():
-                    runs[key].append(contender())
-            base = best(runs["torchattacks", "last"]).seconds
-            for (who, verdict), found in runs.items():
-                run = best(found)
-                table.add_row(
-                    f"{side}x{side}",
-                    eps,
-                    who,
-                    verdict,
-                    f"{run.seconds:.3f}",
-                    f"{run.forwards:.2f}",
-                    f"{run.gradients:.2f}",
-                    f"{run.robust:.1f}",
-                    f"{base / run.seconds:.2f}x",
-                )
-            table.add_section()
-    Console(width=120).print(table)
+            compare(table, f"({letter}) {eps}", full, {"pyautoattack"}, 1)
+    Console(width=150).print(table)
+    if not bf16:
+        print("bf16 is left out: this CPU does not compute it in hardware (AMX).")
 
 
 if __name__ == "__main__":

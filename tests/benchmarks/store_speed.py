@@ -36,7 +36,8 @@ INSERT INTO attacks SELECT attacks.* REPLACE ('a-' || i AS attack_id, i AS seed)
 
 INSERT INTO evaluations BY NAME
 SELECT evaluations.* REPLACE (
-    md5('' || i) AS evaluation_id, sha256('' || (i % 2000)) AS model_sha256, 'a-' || (i // 2000) AS attack_id,
+    md5('' || i) AS evaluation_id, sha256('' || (i % 2000)) AS model_sha256,
+    'arch-' || (i % 2000 % 200) AS architecture_id, 'a-' || (i // 2000) AS attack_id,
     'complete' AS status, 50 AS n_done, 50 AS n_counted, 45 AS n_clean_correct, i % 46 AS n_robust
 )
 FROM evaluations, range({evaluations}) t(i);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -35,6 +36,9 @@ def pair():
 
 print("their module talks")
 
+def narrow():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+
 def loud():
     print("their factory talks")
     return net()
@@ -42,12 +46,18 @@ def loud():
 def leaving():
     raise SystemExit(7)
 
-class Negated(nn.Sequential):
+class Scaled(nn.Sequential):
+    scale = -1
     def forward(self, x):
-        return -super().forward(x)
+        return self.scale * super().forward(x)
 
 def negated():
-    return Negated(*net())
+    return Scaled(*net())
+
+def scaled(scale=1):
+    network = Scaled(*net())
+    network.scale = scale
+    return network
 
 class Leaving(nn.Sequential):
     def forward(self, x):
@@ -124,6 +134,11 @@ class TestShow:
             (("file:/nowhere",), "cannot read the definition"),
             (("densenas-r1",), "net_config"),
             (("no_such_package_here:net",), "cannot import"),
+            (("./my_net.py:factory",), "write my_net:factory"),
+            (("darts@layers=8", "--set", "layers=9"), "two values of layers"),
+            (("mnasnet1_0",), "write torchvision:mnasnet1_0"),
+            (("random_seed0",), "darts-random-0"),
+            (("file:/dev/zero",), "/dev/zero is no text"),
         ],
     )
     def test_a_mistake_gets_one_sentence(self, cli: Cli, words: tuple[str, ...], says: str) -> None:
@@ -132,6 +147,49 @@ class TestShow:
         assert says in err
         assert "Traceback" not in err
         assert len(err.strip().splitlines()) == 1
+
+    def test_options_by_their_short_names(self, cli: Cli) -> None:
+        page = shown(cli, "darts", "--set", "C=4", "--set", "L=3", "--set", "se=yes")
+        assert page["architecture"] == "darts@init_channels=4,layers=3,squeeze_excitation=true"
+
+    def test_a_network_of_ones_own_is_counted_for_what_its_weights_were_made_for(
+        self, cli: Cli, theirs: str, tmp_path: Path
+    ) -> None:
+        import torch
+        from torch import nn
+
+        def refused() -> None:
+            code, _, err = cli("archs", "show", f"{theirs}:narrow")
+            assert code == 2
+            assert "cannot take images of 3 x 32 x 32" in err
+            assert "Say what it takes with --in-channels and --input-size." in err
+
+        refused()
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            path = tmp_path / f"w{seed}.pt"
+            torch.save(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10)).state_dict(), path)
+            words = ("--arch", f"{theirs}:narrow", "--dataset", "digits", "--no-measure")
+            code, _, err = cli("weights", "add", str(path), *words)
+            assert code == 0, err
+        page = shown(cli, f"{theirs}:narrow")
+        assert (page["in_channels"], page["input_size"], page["num_classes"]) == (1, 8, 10)
+        assert (page["params"], page["macs"]) == (4 * 9 + 4 + 144 * 10 + 10, 4 * 9 * 36 + 144 * 10)
+        assert "for 1x8x8, 10 classes" in cli("archs", "show", f"{theirs}:narrow")[1]
+        code, _, err = cli("archs", "show", f"{theirs}:narrow", "--input-size", "9")
+        assert code == 2
+        assert "1 x 9 x 9" in err
+        # Weights for two datasets say nothing.
+        code, _, err = cli("weights", "add", str(path), *words[:-2], "mnist", "--no-measure", "--name", "other")
+        assert code == 0, err
+        refused()
+
+    def test_the_size_of_a_known_architecture_does_not_depend_on_what_was_trained(
+        self, cli: Cli, home_with_weights: Path
+    ) -> None:
+        page = shown(cli, "resnet18")
+        assert page["weights"]
+        assert (page["in_channels"], page["input_size"]) == (3, 32)
 
 
 class TestDefinitions:
@@ -172,6 +230,34 @@ class TestDefinitions:
         code, _, err = cli("archs", "show", name)
         assert code == 2
         assert "damaged" in err
+
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            (bytes(range(256)) * 40_000, "what comes from stdin is no text"),
+            (b"\0" * 9_000_000, "what comes from stdin is no text"),
+            (b"[" * 9_000_000, "what comes from stdin is too large"),
+            (b"[" * 3000, "genotype does not parse"),
+            (b"", "what comes from stdin is empty"),
+            (b"two\nlines", "neither a definition nor the name"),
+        ],
+        ids=["binary", "zeros", "large", "deep", "empty", "text"],
+    )
+    def test_stdin_is_read_with_care(
+        self, cli: Cli, monkeypatch: pytest.MonkeyPatch, content: bytes, says: str
+    ) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        code, out, err = cli("archs", "add", "-")
+        assert (code, out) == (2, "")
+        assert says in err
+        assert len(err) < 200
+
+    def test_a_definition_from_stdin(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        text = str(genotypes.sample(5)).replace("reduce_concat=[2, 3, 4, 5]", "reduce_concat=[2, 3, 5]")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"MINE = {text}\n".encode())))
+        code, out, _ = cli("archs", "add", "-", "--format", "json")
+        assert code == 0
+        assert json.loads(out)[0]["name"] == shown(cli, text)["name"]
 
 
 class TestSample:
@@ -232,6 +318,32 @@ class TestListing:
         assert "--all" in err
         assert "advrush" in cli("archs", "--search", "advrush")[1]
 
+    def test_what_is_always_the_same_stays_out_of_the_table(self, cli: Cli) -> None:
+        code, out, _ = cli("archs", "pdarts")
+        assert code == 0
+        assert "init_channels=36, layers=20" in out
+        assert "auxiliary_head" not in out
+        assert "auxiliary_head" in json.loads(cli("archs", "pdarts", "--format", "json")[1])[0]["options"]
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            (("--family", "foo"), "there is no family 'foo'. The short list has handcrafted, nas."),
+            (("--lineage", "resnt"), "Did you mean 'resnet'"),
+            (("--lineage", "foo", "--format", "json"), "The short list has amoebanet, darts, "),
+        ],
+    )
+    def test_a_family_that_is_none_is_refused(self, cli: Cli, words: tuple[str, ...], says: str) -> None:
+        code, out, err = cli("archs", *words)
+        assert (code, out) == (2, "")
+        assert says in err
+
+    @pytest.mark.parametrize("words", [("--family", "Hand-Crafted"), ("--lineage", "PC_DARTS"), ("--lineage", "vit")])
+    def test_families_are_known_in_any_spelling(self, cli: Cli, words: tuple[str, str]) -> None:
+        rows = json.loads(cli("archs", *words, "--format", "json")[1])
+        assert rows
+        assert len({row[words[0][2:]] for row in rows}) == 1
+
 
 class TestBringYourOwn:
     def evaluate(self, cli: Cli, *words: str) -> tuple[int, str, str]:
@@ -270,20 +382,60 @@ class TestBringYourOwn:
         assert code == 2
         assert "SystemExit" in err
 
-    def test_the_same_tensors_in_another_network_are_not_the_same_evaluation(
-        self, cli: Cli, theirs: str, tmp_path: Path
-    ) -> None:
+    def test_the_same_tensors_in_another_network_are_another_model(self, cli: Cli, theirs: str) -> None:
         """Layers without tensors decide what tensors compute; one network's results never stand for the other's."""
+        from explorer import settings
+        from explorer.results import Results
+        from explorer.tradeoff import Question
+
         first = json.loads(self.evaluate(cli, "--arch", f"{theirs}:net")[1])[0]
-        code, _, err = self.evaluate(cli, "--arch", f"{theirs}:negated")
-        assert code == 2
-        assert "another store" in err
-        code, out, err = self.evaluate(cli, "--arch", f"{theirs}:negated", "--store", str(tmp_path / "other.duckdb"))
+        code, out, err = self.evaluate(cli, "--arch", f"{theirs}:negated")
         assert code == 0, err
         other = json.loads(out)[0]
         assert other["model_sha256"] == first["model_sha256"]
         assert other["evaluation_id"] != first["evaluation_id"]
         assert other["clean_accuracy"] != first["clean_accuracy"]
+        # Each is answered from the store with its own figures.
+        for name, row in (("net", first), ("negated", other)):
+            assert json.loads(self.evaluate(cli, "--arch", f"{theirs}:{name}")[1]) == [row]
+        query = "SELECT architecture_id, clean_accuracy FROM tradeoff WHERE source = 'measured' ORDER BY 1"
+        stored = json.loads(cli("sql", query, "--format", "json")[1])
+        assert stored == [
+            {"architecture_id": f"{theirs}:{name}", "clean_accuracy": row["clean_accuracy"]}
+            for name, row in (("negated", other), ("net", first))
+        ]
+        results = Results(settings.load().store)
+        results.refresh()
+        rows = [row for row in results.page(Question()).table.to_pylist() if row["source"] == "measured"]
+        assert sorted(row["clean_accuracy"] for row in rows) == sorted(r["clean_accuracy"] for r in (first, other))
+        details = results.details([first["evaluation_id"], other["evaluation_id"]])
+        assert sorted(row["architecture_id"] for row in details) == [f"{theirs}:negated", f"{theirs}:net"]
+        results.close()
+        for name, row in (("net", first), ("negated", other)):
+            page = shown(cli, f"{theirs}:{name}", "--input-size", "8", "--in-channels", "1")
+            assert [r["clean_accuracy"] for r in page["evaluations"]] == [row["clean_accuracy"]]
+
+    def test_options_that_change_no_tensor_keep_rows_apart(self, cli: Cli, theirs: str) -> None:
+        """One name, the same tensors, the same predictions, two attacks on each: two rows of the pivot, not one."""
+        from explorer import settings
+        from explorer.results import Results
+        from explorer.tradeoff import Question
+
+        found = {}
+        for scale in (1, 10_000):
+            words = ("--arch", f"{theirs}:scaled@scale={scale}", "--attack", "pgd-2")
+            code, out, err = self.evaluate(cli, *words)
+            assert code == 0, err
+            fgsm, pgd = sorted(json.loads(out), key=lambda row: row["attack"]["name"])
+            found[scale] = (fgsm["clean_accuracy"], fgsm["robust_accuracy"], pgd["robust_accuracy"])
+        assert found[1][0] == found[10_000][0]
+        assert found[1] != found[10_000], "saturated, its gradients vanish"
+        results = Results(settings.load().store)
+        results.refresh()
+        rows = [row for row in results.page(Question()).table.to_pylist() if row["source"] == "measured"]
+        results.close()
+        columns = ("clean_accuracy", *sorted(c for c in rows[0] if c[0] == "a" and c[1:].isdigit()))
+        assert sorted(tuple(row[c] for c in columns if row[c] is not None) for row in rows) == sorted(found.values())
 
     def test_a_forward_that_leaves_is_a_failed_run(self, cli: Cli, theirs: str) -> None:
         code, _, err = self.evaluate(cli, "--arch", f"{theirs}:leaving_later")

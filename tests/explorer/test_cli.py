@@ -91,6 +91,8 @@ def test_data_are_never_parsed_as_markup(cli: Cli) -> None:
         (("train", "--dataset", "digits"), "--arch"),
         (("train", "--arch", "resnet18", "--set-recipe", "lr=fast"), "no number"),
         (("train", "--arch", "resnet18", "--set-recipe", "speed=1"), "recipe key"),
+        (("train", "--arch", "resnet18", "--epochs", "2", "--set-recipe", "epochs=3"), "--epochs and --set-recipe"),
+        (("train", "--arch", "resnet18", "--set-recipe", "batch_size=3", "--batch-size", "2"), "give one of them"),
         (("train", "--arch", "resnet18", "--recipe", "dartz"), "Did you mean 'darts'"),
         (("train", "--arch", "resnet18", "--out", "x.pt"), ".safetensors"),
         (

@@ -110,7 +110,7 @@ def test_top_5_follows_from_the_stored_ranks(cli: Cli, home_with_weights: Path, 
     store = tmp_path / "store.duckdb"
     words = ("--attack", "pgd", "--eps", "24/255", "--verdict", "last", "--examples", "50", "--store", str(store))
     row = result(cli(*EVAL, *words, "--format", "json")[1])[0]
-    ranks = [o[-2:] for o in outcomes(store)]
+    ranks = [o[-3:-1] for o in outcomes(store)]
     assert len(ranks) == 50
     assert row["clean_accuracy"] == 2 * sum(clean == 1 for clean, _ in ranks)
     assert row["robust_accuracy"] == 2 * sum(clean == attacked == 1 for clean, attacked in ranks)
@@ -224,7 +224,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(number: int, home_with_
         (["--arch", "resnet18@width=8", "--split", "dev"], "has no split"),
         (["--arch", "resnet18@width=8", "--device", "gpu"], "device 'gpu' is unknown"),
         (["--arch", "resnet18@width=8", "--device", "cuda:9"], "not there"),
-        (["--arch", "resnet18@width=8", "--verdict", "best"], "worst or last"),
+        (["--arch", "resnet18@width=8", "--verdict", "best"], "worst, last, closest"),
         (["--arch", "resnet18@width=8", "--threat-space", "pixels"], "pixel or normalized-clamped"),
         (["--arch", "vgg16-bn"], "nasrob-tui train --arch vgg16-bn"),
         (["--arch", "resnet18"], "There are weights for resnet18@width=8"),

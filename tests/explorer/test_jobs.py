@@ -13,9 +13,10 @@ import pytest
 
 from explorer.errors import ExplorerError
 from explorer.jobs import folder, planning
-from explorer.jobs.request import Request, inline
+from explorer.jobs.request import Request
 from explorer.settings import load
 from models.attacks import registry as attacks
+from models.attacks.registry import inline
 
 
 @pytest.fixture
@@ -182,8 +183,8 @@ def test_two_evaluations_of_the_same_request_at_once_agree(home_with_weights: Pa
 
 def test_running_accuracy_is_not_that_of_what_broke_first() -> None:
     """Examples 1, 3, 5 break at once, 0 and 2 are robust and take long: nothing is known until 0 is done."""
-    from explorer.jobs.runner import Tally
-    from models.attacks.engine import Outcome
+    from explorer.jobs.recording import Tally
+    from models.attacks.slots import Outcome
     from store.results import outcome_schema
 
     def outcome(example: int) -> Outcome:

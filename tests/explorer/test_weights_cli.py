@@ -313,6 +313,64 @@ def test_containers_go_through_the_command(how: str, run: Cli, tmp_path: Path) -
     assert all(torch.equal(kept[k], v) for k, v in net.state_dict().items())
 
 
+@pytest.mark.usefixtures("few")
+def test_options_beside_the_architecture(run: Cli, tmp_path: Path) -> None:
+    """By their short names; what the text and --set both say must agree, and unknown ones are refused."""
+    net = network("darts@init_channels=2,layers=1", in_channels=1)
+    path = save(net.state_dict(), tmp_path / "x.pt")
+    words = ("add", str(path), "--dataset", "digits", "--no-measure", "--format", "json")
+    for more in (("darts",), ("darts@C=2",), ("darts@layers=1", "--set", "L=1", "--set", "form=cifar")):
+        code, out, err = run(*words, "--arch", *more)
+        assert code == 0, err
+        assert rows(out)[0]["architecture"] == "darts@init_channels=2,layers=1"
+    for more, says in (
+        (("darts@layers=1", "--set", "layers=2"), "two values of layers"),
+        (("darts", "--set", "L=2"), "does not fit darts@init_channels="),
+        (("darts", "--set", "depth=2"), "unknown option of darts 'depth'"),
+    ):
+        code, _, err = run(*words, "--arch", *more)
+        assert code == 2
+        assert says in err
+
+
+def test_a_genotype_of_ones_own_may_widen(run: Cli, tmp_path: Path, home: Path) -> None:
+    from models.architectures import genotypes, registry
+
+    text = str(genotypes.sample(9)).replace("reduce_concat=[2, 3, 4, 5]", "reduce_concat=[2, 3, 5]")
+    name = registry.find(text).name
+    spec = registry.parse_architecture(f"{name}@C=6,L=4,increment=4,se=true")
+    net = network(spec.canonical, in_channels=1)
+    path = save({"state_dict": net.state_dict()}, tmp_path / "x.pt")
+    code, out, err = run("add", str(path), "--arch", text, "--dataset", "digits", "--no-measure", "--format", "json")
+    assert code == 0, err
+    assert rows(out)[0]["architecture"] == spec.canonical
+
+
+def test_robust_models_bring_their_normalisation(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the layout of RobustBench, whose networks hold mean and std beside their tensors."""
+    monkeypatch.setenv("NASROB_DATA", str(tmp_path / "empty"))
+    net = network("dm-wrn-28-10@depth=16,widen_factor=2", in_channels=3)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)))
+    state = named("module.0.", {**net.state_dict(), "mean": mean, "std": std})
+    path = save({"model_state_dict": state}, tmp_path / "weights-best.pt")
+    words = ("add", str(path), "--arch", "dm-wrn-70-16", "--dataset", "cifar10", "--format", "json")
+    code, out, err = run(*words, "--name", "own")
+    assert code == 0, err
+    assert "fits: all 83 tensors" in err
+    assert "activation=relu; --set chooses" in err
+    assert "normalisation: the file's own (mean 0.5071, 0.4865, 0.4409; std 0.2673, 0.2564, 0.2762)" in err
+    record = catalogue.read_record(Path(rows(out)[0]["path"]))
+    assert record is not None
+    assert record.architecture == "dm-wrn-70-16@depth=16,widen_factor=2,activation=swish"
+    assert (record.mean, record.std) == ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+    code, out, _ = run(*words, "--set", "activation=relu", "--mean", "1/2", "--std", "0.25", "--name", "given")
+    assert code == 0
+    record = catalogue.read_record(Path(rows(out)[0]["path"]))
+    assert record is not None
+    assert record.architecture.endswith("activation=relu")
+    assert (record.mean, record.std) == ((0.5,) * 3, (0.25,) * 3)
+
+
 def test_listing_needs_no_torch(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "weights" / "digits"
     folder.mkdir(parents=True)

@@ -249,7 +249,7 @@ def test_image_sizes(name: str, size: tuple[int, int, int]) -> None:
 def test_names_and_options_are_checked() -> None:
     assert registry.find("VGG16").name == "vgg16-bn"
     assert registry.find("DARTS_V2").name == "darts"
-    assert registry.parse_architecture("darts@layers=8", {"layers": "3", "init_channels": 16}).canonical == (
+    assert registry.parse_architecture("darts@layers=8", {"layers": "8", "init_channels": 16}).canonical == (
         "darts@init_channels=16,layers=8"
     )
     with pytest.raises(UnknownName, match="'resnet18'"):
@@ -257,6 +257,179 @@ def test_names_and_options_are_checked() -> None:
     for text in ("darts@", "darts@layers", "darts@layers=0", "darts@layers=2.5", "darts@depth=3"):
         with pytest.raises(InvalidSpec):
             registry.parse_architecture(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "canonical"),
+    [
+        ("darts", {"C": "16", "L": "8"}, "darts@init_channels=16,layers=8"),
+        ("darts@Init-Channels=16,LAYERS=8", {}, "darts@init_channels=16,layers=8"),
+        ("darts@se=yes,c=4", {}, "darts@init_channels=4,layers=20,squeeze_excitation=true"),
+        ("nsganet@se=off,increment=0", {}, "nsganet@init_channels=26,layers=20,increment=0,squeeze_excitation=false"),
+        ("robnet-large", {"L": "3"}, "robnet-large@init_channels=36,layers=3"),
+        ("nasbench201-best@C=8,N=2", {}, "nasbench201-best@init_channels=8,cells_per_stage=2"),
+    ],
+)
+def test_options_have_the_short_names_of_papers(text: str, more: dict[str, str], canonical: str) -> None:
+    assert registry.parse_architecture(text, more).canonical == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "says"),
+    [
+        ("darts@layers=8", {"layers": "9"}, "two values of layers, --set says '9' and its text '8'"),
+        ("darts@L=8", {"layers": "9"}, "two values of layers"),
+        ("darts@C=8,init_channels=9", {}, "two values of init_channels, '8' and '9': leave one"),
+        ("a.b:c@x=1", {"x": "2"}, "two values of x"),
+        ("darts@se=perhaps", {}, "true or false"),
+    ],
+)
+def test_what_is_said_twice_must_agree(text: str, more: dict[str, str], says: str) -> None:
+    with pytest.raises(InvalidSpec, match=says):
+        registry.parse_architecture(text, more)
+    registry.parse_architecture("darts@layers=8,se=on", {"layers": 8, "squeeze_excitation": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("darts-random-99999999999999999999999", "a whole number from 0 to 999999999999999999: for example"),
+        ("random_seed0", "called by its seed, darts-random-0"),
+        ("rand-12", "darts-random-12"),
+        ("mnasnet1_0", "is a model of torchvision: write torchvision:mnasnet1_0"),
+        ("ViT-B-16", "write torchvision:vit_b_16"),
+        ("a\nb", "neither a definition nor the name"),
+        ("x" * 100_000, "unknown architecture"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_name_that_stands_for_something_else_gets_the_right_one(name: str, says: str) -> None:
+    with pytest.raises(InvalidSpec, match=says) as caught:
+        registry.find(name)
+    assert len(str(caught.value)) < 300
+    registry.find("darts-random-999999999999999999")
+
+
+def test_a_file_where_a_name_belongs_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "cell.txt"
+    path.write_text("x")
+    with pytest.raises(InvalidSpec, match=f"write file:{path} for"):
+        registry.find(str(path))
+
+
+def test_pnas_is_a_name_of_its_cells() -> None:
+    assert registry.find("PNAS").name == registry.find("PNASNet").name == "pnasnet"
+
+
+DEEP = "[" * 400 + "]" * 400
+HUGE = '"' + "x" * 100_000 + '"'
+
+
+@pytest.mark.parametrize("value", [DEEP, "[" * 100_000, HUGE, "9" * 4000, '"' + r"\u0007" * 60 + '"'], ids=len)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "%s",
+        '{"space": %s, "data": {}}',
+        '{"space": "darts", "data": {"normal": [[%s, 0], ["none", 1]], "normal_concat": [2]}}',
+        '{"normal": [["none", %s], ["none", 1]], "normal_concat": [2], "reduce": [], "reduce_concat": []}',
+        '{"normal": [["none", 0], ["none", 1]], "normal_concat": [%s], "reduce": [], "reduce_concat": []}',
+        '{"genome": %s}',
+        '{"codes": [[%s]]}',
+        '{"codes": [["11", "11", "11", "11", "11", "11", "11", "11", "11", "11", "11", "11", "11", %s]]}',
+        '{"net_type": %s, "net_config": []}',
+        '{"net_config": [[[1, 2], "mbconv_k3_t1", %s, 0, 1], [[2, 4], "conv1_1"]]}',
+        '{"net_config": [[[%s, 2], "mbconv_k3_t1", [], 0, 1], [[2, 4], "conv1_1"]]}',
+        '{"cell": %s}',
+        '{"widths": %s}',
+        '{"network": "mobile", "bn": %s}',
+        '{"network": "mobile", "bn": {"momentum": 0.1, "eps": 0.1}, "stem": 3, "blocks": [%s]}',
+        '{"name": "ProxylessNASNets", "blocks": %s}',
+        "Genotype(normal=[(%s, 0), ('none', 1)], normal_concat=[2], reduce=[], reduce_concat=[])",
+        "Genotype(normal=f(%s))",
+        "|%s~0|",
+    ],
+)
+def test_no_definition_is_too_strange_for_one_short_sentence(text: str, value: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        registry.find(text % value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\0" * 9_000_000, "is no text"),
+        (bytes(range(256)) * 8, "is no text"),
+        (b"[" * 6_000_000, "is too large"),
+        (b" \n", "is empty"),
+        (b"\xef\xbb\xbf8:8:8:8:16", ""),
+        (b"-" * 90_000, "genotype does not parse"),
+        (b"Genotype(normal=1" + b"+1" * 40_000 + b")", "genotype"),
+    ],
+    ids=["zeros", "binary", "large", "blank", "byte order mark", "signs", "sums"],
+)
+def test_what_is_in_a_file_is_never_echoed(content: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "definition"
+    path.write_bytes(content)
+    if not says:
+        assert registry.find(f"file:{path}").lineage == "nats-size"
+        return
+    with pytest.raises(InvalidSpec, match=says) as caught:
+        registry.find(f"file:{path}")
+    assert len(str(caught.value)) < len(str(path)) + 200
+
+
+class TestOptionsOfEveryGenotype:
+    """What one published network has beside its cells, any other genotype can have."""
+
+    TEXT = str(genotypes.sample(5)).replace("reduce_concat=[2, 3, 4, 5]", "reduce_concat=[2, 3, 5]")
+
+    @pytest.fixture(autouse=True)
+    def _home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NASROB_HOME", str(tmp_path))
+
+    @pytest.mark.parametrize("name", [TEXT, "darts-random-3", "advrush", "pdarts"], ids=lambda name: name[:12])
+    def test_widening_cells_and_squeeze_and_excitation(self, name: str) -> None:
+        genotype = registry.find(name).genotype
+        assert genotype is not None
+        spec = registry.parse_architecture(name, {"C": "8", "L": "5", "increment": "4", "se": "true"})
+        assert spec.canonical.endswith("@init_channels=8,layers=5,increment=4,squeeze_excitation=true")
+        assert registry.parse_architecture(spec.canonical) == spec
+        arguments: dict[str, Any] = {"init_channels": 8, "layers": 5, "num_classes": 10}
+        with torch.device("meta"):
+            made = registry.build(spec, num_classes=10, in_channels=3)
+            expected = CellNetwork(genotype, increment=4, squeeze_excitation=True, **arguments)
+            plain = CellNetwork(genotype, **arguments)
+        assert counting.layout(made) == counting.layout(expected) != counting.layout(plain)
+
+    def test_the_auxiliary_head_of_pdarts(self) -> None:
+        second = "auxiliary_head.features.6.weight"
+        for name, options, has in (
+            (self.TEXT, {}, False),
+            (self.TEXT, {"auxiliary_head": "pdarts"}, True),
+            ("pdarts", {}, True),
+            ("pdarts", {"auxiliary_head": "darts"}, False),
+        ):
+            spec = registry.parse_architecture(name, {"C": "2", "L": "3", "form": "imagenet", **options})
+            with torch.device("meta"):
+                network = registry.build(spec, num_classes=10, in_channels=3, auxiliary=True)
+            assert (second in network.state_dict()) is has
+
+    def test_names_without_these_options_stay_what_they_were(self) -> None:
+        for name in ("darts", "pdarts", "advrush", "darts-random-3", self.TEXT):
+            spec = registry.parse_architecture(name)
+            assert [key for key, _ in spec.options] == ["init_channels", "layers"]
+        assert registry.parse_architecture("nsganet").canonical == (
+            "nsganet@init_channels=26,layers=20,increment=4,squeeze_excitation=true"
+        )
+        assert registry.parse_architecture("nsganet-micro", scale="large").canonical == (
+            "nsganet-micro@init_channels=48,layers=14,increment=0,squeeze_excitation=false,form=imagenet"
+        )
+
+    def test_a_width_that_cannot_be_halved_is_refused_in_a_sentence(self) -> None:
+        with pytest.raises(InvalidSpec, match="even number of channels, not 7"):
+            registry.build(registry.parse_architecture("darts@C=5,L=3,increment=1"), num_classes=10, in_channels=3)
 
 
 class TestGenotypes:

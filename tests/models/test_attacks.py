@@ -12,15 +12,23 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from models.attacks import registry
-from models.attacks.engine import Outcome, ranks
+from models.attacks.slots import Outcome, ranks
 from models.classifier import Classifier, buffers_digest
 from models.datasets import registry as datasets
 from models.errors import EvaluationError
 from models.evaluation import Evaluator
 from models.specs import AttackSpec, Preprocessing
-from tests.support import Linear, attack, classifier_of, examples_of, outcomes, robust
+from tests.support import Linear, attack, block, classifier_of, examples_of, outcomes, quick, robust
 
 ALL = sorted(registry.entries())
+#: Every attack in every norm that it takes.
+EVERY = [(name, norm) for name in ALL for norm in registry.find(name).eps]
+#: AutoAttack plus has the stages of the others, and many of them: left out where they would only be tested again.
+MOST = [name for name in ALL if name != "autoattack-plus"]
+#: Attacks that take the verdict `last` too.
+LAST = [name for name in ALL if registry.find(name).verdict == "worst" and registry.find(name).kernel]
+#: A bound at which the trained network keeps some of its examples under every attack.
+SOME = 10 / 255
 
 
 def linear_problem(seed: int, n: int, pixels: int, classes: int) -> tuple[Linear, Tensor, Tensor]:
@@ -33,37 +41,45 @@ def linear_problem(seed: int, n: int, pixels: int, classes: int) -> tuple[Linear
     return network, images, labels
 
 
-def exact_distances(network: Linear, images: Tensor, labels: Tensor) -> np.ndarray:
-    """L-inf distance to the decision border: min over k of (z_y - z_k) / ||w_y - w_k||_1."""
+def exact_distances(network: Linear, images: Tensor, labels: Tensor, norm: str = "Linf") -> np.ndarray:
+    """Distance to the decision border without the box, which can only make it larger: min over k of
+    (z_y - z_k) / ||w_y - w_k||, in the dual norm.
+    """
     weight = network.weight.detach().double()
     z = images.flatten(1).double() @ weight.T + network.bias.detach().double()
     own = z.gather(1, labels[:, None])
-    norms = (weight[labels][:, None, :] - weight[None]).abs().sum(2)
+    dual = {"Linf": 1.0, "L2": 2.0, "L1": math.inf}[norm]
+    norms = torch.linalg.vector_norm(weight[labels][:, None, :] - weight[None], ord=dual, dim=2)
     ratios = (own - z) / norms.masked_fill(norms == 0, math.nan)
     return ratios.nan_to_num(nan=math.inf).amin(1).numpy()
 
 
-@pytest.mark.parametrize("name", ALL)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.parametrize(("name", "norm"), EVERY)
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 10_000),
     pixels=st.integers(1, 12),
     classes=st.integers(2, 5),
-    slots=st.integers(1, 40),
+    slots=st.sampled_from([5, 16, 40]),
     eps=st.floats(0.0, 0.25),
 )
 def test_linear_model_no_attack_beats_the_closed_form(
-    name: str, seed: int, pixels: int, classes: int, slots: int, eps: float
+    name: str, norm: str, seed: int, pixels: int, classes: int, slots: int, eps: float
 ) -> None:
     network, images, labels = linear_problem(seed, 24, pixels, classes)
-    exact = exact_distances(network, images, labels)
+    exact = exact_distances(network, images, labels, norm)
+    spec = quick(name, eps, norm=norm, shape=(1, 1, pixels))
     found = outcomes(
         Evaluator(classifier_of(network, classes=classes), examples_of(images, labels, classes), slots=slots),
-        attack(name, eps=repr(eps)),
+        spec,
         range(24),
     )
+    assert sorted(found) == list(range(24))
     for index, outcome in found.items():
-        assert outcome.robust or exact[index] <= eps + 1e-5, "broke an example that is provably robust"
+        bound = spec.eps.value
+        assert outcome.robust or exact[index] <= bound + 1e-5 * (1 + bound), "broke an example that is provably robust"
+        if spec.verdict == "closest" and outcome.distance is not None and outcome.distance > 0:
+            assert outcome.distance >= exact[index] - 1e-5 * (1 + exact[index]), "closer than any can be"
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
@@ -80,27 +96,37 @@ def test_two_class_linear_model_is_solved_exactly(name: str) -> None:
     assert 60 < len(robust(found)) < 140
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_eps_zero_changes_no_prediction(name: str, evaluator: Evaluator) -> None:
-    found = outcomes(evaluator, attack(name, eps="0"), range(100))
-    assert all(o.adversarial_prediction == o.clean_prediction for o in found.values())
+@pytest.mark.parametrize(("name", "norm"), EVERY)
+def test_eps_zero_changes_no_prediction(name: str, norm: str, evaluator: Evaluator) -> None:
+    spec = quick(name, 0.0, norm=norm)
+    found = outcomes(evaluator, spec, range(30))
+    if spec.verdict != "closest":
+        assert all(o.adversarial_prediction == o.clean_prediction for o in found.values())
     assert robust(found) == {i for i, o in found.items() if o.clean_correct}
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_robust_implies_clean_correct_and_broken_ones_stay_in_the_ball(name: str, evaluator: Evaluator) -> None:
-    spec = attack(name, eps="24/255")
-    found = outcomes(evaluator, spec, range(200))
-    assert sorted(found) == list(range(200))
-    assert 0 < len(robust(found)) < sum(o.clean_correct for o in found.values())
+@pytest.mark.parametrize(("name", "norm"), EVERY)
+def test_robust_implies_clean_correct_and_broken_ones_stay_in_the_ball(
+    name: str, norm: str, evaluator: Evaluator
+) -> None:
+    spec = quick(name, 40 / 255, norm=norm)
+    found = outcomes(evaluator, spec, range(64))
+    assert sorted(found) == list(range(64))
+    assert len(robust(found)) < sum(o.clean_correct for o in found.values()), "it breaks some"
     for outcome in found.values():
         assert outcome.clean_correct or not outcome.robust
-        assert outcome.distance is not None
-        assert outcome.distance <= spec.eps.value + 1e-6
         assert (outcome.broken_at_step is not None) == (outcome.clean_correct and not outcome.robust)
-        # argmax takes the first of equal logits, so a tie may be judged either way.
-        assert outcome.margin is not None
-        assert outcome.margin >= 0 if outcome.robust else outcome.margin <= 0
+        if not outcome.robust:
+            assert outcome.distance is not None
+            assert outcome.distance <= spec.eps.value * (1 + 1e-6) + 1e-6
+            # argmax takes the first of equal logits, so a tie may be judged either way.
+            assert (outcome.margin is None) == (spec.verdict == "closest" and outcome.clean_correct)
+            assert (outcome.margin or 0) <= 0
+        elif spec.verdict == "closest":
+            assert outcome.distance is None or outcome.distance > spec.eps.value
+        else:
+            assert outcome.margin is not None
+            assert outcome.margin >= 0
 
 
 def test_stronger_settings_never_raise_robust_accuracy(evaluator: Evaluator) -> None:
@@ -127,33 +153,39 @@ def test_worst_verdict_is_at_most_the_last_one(evaluator: Evaluator) -> None:
     assert worst <= last
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("verdict", ["worst", "last"])
-def test_order_batch_size_and_resume_do_not_matter(name: str, verdict: str, evaluator: Evaluator) -> None:
-    settings_ = {"restarts": 2} if name != "fgsm" else {}
-    spec = attack(name, eps="12/255", verdict=verdict, **settings_)
-    whole = outcomes(evaluator, spec, range(120))
-    shuffled = outcomes(evaluator, spec, np.random.default_rng(0).permutation(120))
-    assert shuffled == whole
-    for slots in (1, 7, 64, 200):
+def verdicts(found: dict[int, Outcome]) -> dict[int, tuple[bool | None, int | None, str | None]]:
+    """What must not depend on the batch; margins and distances differ in the last digits."""
+    return {i: (o.robust, o.broken_at_step, o.stage) for i, o in sorted(found.items())}
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"), [(name, None) for name in MOST] + [(name, "last") for name in ("fgsm", "pgd", "mi-fgsm")]
+)
+def test_order_batch_size_and_resume_do_not_matter(name: str, verdict: str | None, evaluator: Evaluator) -> None:
+    entry = registry.find(name)
+    again_and_again = {} if "restarts" in entry.fixed or not entry.kernel else {"restarts": 2}
+    spec = quick(name, SOME, verdict=verdict, **again_and_again)
+    whole = outcomes(evaluator, spec, range(48))
+    shuffled = outcomes(evaluator, spec, np.random.default_rng(0).permutation(48))
+    assert verdicts(shuffled) == verdicts(whole)
+    for slots in (11,):
         other = Evaluator(evaluator.classifier, evaluator.examples, slots=slots)
-        again = outcomes(other, spec, range(120))
-        assert {i: (o.robust, o.adversarial_prediction, o.broken_at_step) for i, o in again.items()} == {
-            i: (o.robust, o.adversarial_prediction, o.broken_at_step) for i, o in whole.items()
-        }
+        again = outcomes(other, spec, range(48))
+        assert verdicts(again) == verdicts(whole)
     # Stop in the middle, then do the rest with a fresh evaluator, as a resumed job does.
     first: dict[int, Outcome] = {}
 
     def enough() -> bool:
-        return len(first) >= 40
+        return len(first) > 8
 
-    for batch in evaluator.run(spec, list(range(120)), stop=enough):
+    few = Evaluator(evaluator.classifier, evaluator.examples, slots=4)
+    for batch in few.run(spec, list(range(48)), stop=enough):
         first.update({o.example: o for o in batch})
-    assert 40 <= len(first) < 120
+    assert 0 < len(first) < 48
     rest = outcomes(
-        Evaluator(evaluator.classifier, evaluator.examples, slots=32), spec, [i for i in range(120) if i not in first]
+        Evaluator(evaluator.classifier, evaluator.examples, slots=32), spec, [i for i in range(48) if i not in first]
     )
-    assert {**first, **rest} == whole
+    assert verdicts({**first, **rest}) == verdicts(whole)
 
 
 def test_seed_decides_the_random_start_and_nothing_else_does(evaluator: Evaluator) -> None:
@@ -168,7 +200,7 @@ def test_seed_decides_the_random_start_and_nothing_else_does(evaluator: Evaluato
     assert distances(1) != one
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", MOST)
 def test_no_side_effects(name: str, evaluator: Evaluator) -> None:
     model = evaluator.classifier
     model.train()
@@ -180,7 +212,7 @@ def test_no_side_effects(name: str, evaluator: Evaluator) -> None:
     buffers = buffers_digest(model)
     random_state = torch.random.get_rng_state()
     numpy_state = np.random.get_state()[1].copy()
-    outcomes(evaluator, attack(name), range(64))
+    outcomes(evaluator, quick(name, SOME), range(40))
     assert [m.training for m in model.modules()] == modes
     assert [p.requires_grad for p in model.parameters()] == wants
     assert all(p.grad is None for p in model.parameters())
@@ -189,7 +221,7 @@ def test_no_side_effects(name: str, evaluator: Evaluator) -> None:
     assert np.array_equal(np.random.get_state()[1], numpy_state)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", MOST)
 def test_normalisation_inside_the_model_equals_a_hand_normalised_twin(name: str, evaluator: Evaluator) -> None:
     mean, std = 0.3048, 0.3755
 
@@ -205,9 +237,10 @@ def test_normalisation_inside_the_model_equals_a_hand_normalised_twin(name: str,
     twin = Evaluator(
         classifier_of(Twin(evaluator.classifier.network), classes=10), evaluator.examples, slots=evaluator.slots
     )
-    spec = attack(name, eps="12/255")
-    ours, theirs = outcomes(evaluator, spec, range(150)), outcomes(twin, spec, range(150))
-    assert robust(ours) == robust(theirs)
+    spec = quick(name, SOME)
+    ours, theirs = outcomes(evaluator, spec, range(48)), outcomes(twin, spec, range(48))
+    # An attack that follows the border closely may round to the other side of it.
+    assert len(robust(ours) ^ robust(theirs)) <= 1
 
 
 def test_threat_space_of_the_public_code_differs_and_is_reproduced(evaluator: Evaluator) -> None:
@@ -228,8 +261,7 @@ def test_threat_space_of_the_public_code_differs_and_is_reproduced(evaluator: Ev
 
 def test_random_start_is_uniform_in_the_ball_and_clamped() -> None:
     clean = torch.full((400, 1, 8, 8), 0.05)
-    indices, restarts = torch.arange(400), torch.zeros(400, dtype=torch.long)
-    start = registry.kernel(attack("pgd", eps="0.1")).start(clean, indices, restarts, 0.0, 1.0)
+    start = registry.kernel(attack("pgd", eps="0.1")).start(block(clean))
     offset = (start - clean).flatten().double()
     assert offset.max() <= 0.1 + 1e-7
     assert start.min() == 0, "half of the downward noise leaves the box and is clamped"
@@ -291,19 +323,19 @@ def test_ranks_of_an_evaluation_are_those_of_topk(slots: int) -> None:
     assert robust(found) < robust_5 < set(range(120))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", LAST)
 @pytest.mark.parametrize("verdict", ["worst", "last"])
 def test_rank_1_is_the_prediction_and_what_is_not_attacked_keeps_its_rank(name: str, verdict: str) -> None:
     network, images, labels = many_classes()
     evaluator = Evaluator(classifier_of(network, classes=30), examples_of(images, labels, 30), slots=16)
-    found = outcomes(evaluator, attack(name, eps="4/255", verdict=verdict), range(120))
+    found = outcomes(evaluator, quick(name, 4 / 255, verdict=verdict, shape=(1, 1, 16)), range(120))
     for outcome in found.values():
         assert (outcome.clean_rank == 1) == outcome.clean_correct
         assert (outcome.rank == 1) == (outcome.adversarial_prediction == outcome.label)
         if verdict == "worst" and not outcome.clean_correct:
             assert outcome.rank == outcome.clean_rank
     moved = sum(o.rank != o.clean_rank for o in found.values() if not o.clean_correct)
-    assert (moved > 20) == (verdict == "last")
+    assert (moved > 5) == (verdict == "last")
 
 
 class TestModelsThatMisbehave:

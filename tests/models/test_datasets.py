@@ -84,7 +84,7 @@ class TestRegistry:
         imagenet = registry.find("imagenet")
         assert imagenet.split_named("test") == imagenet.split_named("val") == "val"
         assert registry.find("flowers102").split_named("test") == "test"
-        with pytest.raises(InvalidSpec, match="cifar10 has no split 'val': train, test"):
+        with pytest.raises(InvalidSpec, match="cifar10 has no split 'val', only train and test\\."):
             registry.find("cifar10").split_named("val")
 
     def test_classes_of_imagenet_are_in_the_order_of_torchvisions_weights(self) -> None:

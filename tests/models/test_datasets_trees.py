@@ -257,8 +257,14 @@ class TestFolder:
         assert dataset.classes == ("cats", "dogs", "owls")
         assert registry.load(dataset.name, "train").labels.tolist() == [0, 0, 1, 1]
         assert registry.load(dataset.name, "test").labels.tolist() == [1, 2, 2]
-        with pytest.raises(InvalidSpec, match="no split 'valid'"):
+        expected = r"has no split 'valid', only train and val\. Expected are subfolders train, val and test, each with"
+        with pytest.raises(InvalidSpec, match=expected):
             registry.load(dataset.name, "valid")
+        flat = f"folder:{base / 'train'}"
+        with pytest.raises(
+            InvalidSpec, match=r"has no split 'train', only test\. Expected .* all of the folder is the"
+        ):
+            registry.load(flat, "train")
 
     def test_list_of_labels(self, root: Path) -> None:
         base = root / "listed"
@@ -298,7 +304,7 @@ class TestFolder:
         examples = registry.load(dataset.name, "test")
         assert examples.image_shape == (3, 32, 32)
         assert examples.labels.tolist() == [3, 8, 8]
-        with pytest.raises(DataError, match="'cat', which is none of the 1000"):
+        with pytest.raises(DataError, match="'cat', which is none of the 1000 classes of imagenet: rename it"):
             registry.load(f"folder:{ships}@like=imagenet", "test")
         with pytest.raises(InvalidSpec, match=r"like: unknown dataset 'cifar11'.*'cifar10'"):
             registry.find(f"folder:{ships}@like=cifar11")
@@ -308,9 +314,13 @@ class TestFolder:
             registry.find("folder:/nowhere")
         with pytest.raises(InvalidSpec, match="names no folder"):
             registry.find("folder:")
+        with pytest.raises(DataError, match=r"cannot read the folder .*too long"):
+            registry.find("folder:/" + "x" * 5000)
+        with pytest.raises(DataError, match="cannot read the folder ~nobody-of-that-name"):
+            registry.find("folder:~nobody-of-that-name/images")
         base = root / "bad"
         write_folder(base, {"cats": 2})
-        with pytest.raises(DataError, match="holds 1 classes: expected a subfolder"):
+        with pytest.raises(DataError, match="holds 1 class: expected a subfolder"):
             registry.find(f"folder:{base}")
         (base / "dogs").mkdir()
         (base / "dogs" / "readme.txt").write_text("no image")
@@ -391,11 +401,18 @@ class TestDecoding:
             "text.png": b"this is no image",
             "head.png": sample_paths("cifar10")[0][0].read_bytes()[:60],
         }
+        said = {}
         for name, data in contents.items():
             (tmp_path / name).write_bytes(data)
             read = FileImages([name], [str(tmp_path / name)], (3, 32, 32), None)
-            with pytest.raises(DataError, match=rf"{name} cannot be read as an image .*: get the file again"):
+            with pytest.raises(DataError, match=rf"{name} cannot be read as an image .*: get the file again") as raised:
                 read.pixels([0])
+            said[name] = str(raised.value)
+            # Not what Python calls an open file, nor the path a second time.
+            assert "<" not in said[name]
+            assert said[name].count(str(tmp_path)) == 1
+        assert "(it is empty)" in said["empty.jpg"]
+        assert "(it is in no image format that Pillow knows)" in said["text.png"]
 
     def test_a_file_that_changes_after_the_fingerprint_is_not_used(self, root: Path) -> None:
         base = root / "pets"

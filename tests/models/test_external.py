@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +39,9 @@ def random(num_classes):
 
 def nothing():
     return "a string"
+
+def confused(num_classes):
+    return "1" + num_classes if False else num_classes - "1"
 
 instance = nn.Linear(2, 2)
 number = 3
@@ -80,13 +84,56 @@ def test_naming_a_factory_does_not_import_it(package: str) -> None:
         ("their_networks:nothing", "returned str"),
         ("their_networks:instance", "not a factory"),
         ("their_networks:number", "is a int"),
-        ("their_networks:Net.named", "Give its arguments with --set"),
-        ("their_networks:Net.named@name=huge", "KeyError"),
+        ("their_networks:Net.named", "'name'.* Give its arguments with --set"),
+        ("their_networks:Net.named@name=tiny,depth=3", "'depth'.* Give its arguments with --set"),
+        ("their_networks:Net.named@name=huge", "KeyError: 'huge'.$"),
+        ("their_networks:confused", "TypeError: unsupported operand .*'str'.$"),
     ],
 )
 def test_what_is_no_factory_is_refused_in_one_sentence(package: str, target: str, said: str) -> None:
     with pytest.raises(InvalidSpec, match=said):
         registry.build(registry.parse_architecture(target), num_classes=10, in_channels=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("./my_net.py:factory", "write my_net:factory, .* looked for in the current folder, so run there.$"),
+        ("my_net.py", "write my_net:factory"),
+        ("/home/me/nets/my_net.py:Nets.small", "write my_net:Nets.small"),
+        ("..\\nets\\my-net.py:net", r"write my_net:net, .* \(call the file my_net.py\)"),
+    ],
+)
+def test_a_file_of_python_is_named_by_its_module(text: str, says: str) -> None:
+    with pytest.raises(InvalidSpec, match=says):
+        registry.find(text)
+
+
+def test_models_of_packages_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert external.packaged("MNASNet1_0") == ["torchvision:mnasnet1_0"]
+    assert external.packaged("no_such_model") == []
+    timm = pytest.importorskip("timm")
+    assert external._timm_models() == set(timm.list_models())
+    assert external.packaged("resnet101") == ["torchvision:resnet101", "timm:resnet101"]
+    assert external.packaged("resnet101.a1_in1k") == ["timm:resnet101.a1_in1k"]
+    with pytest.raises(InvalidSpec, match="of torchvision and of timm: write torchvision:resnet101 or timm:resnet101"):
+        registry.find("resnet101")
+    external._timm_models.cache_clear()
+    monkeypatch.setattr(external.importlib.util, "find_spec", lambda name: None)
+    assert external.packaged("resnet101") == ["torchvision:resnet101"]
+    external._timm_models.cache_clear()
+
+
+def test_an_unknown_name_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom models.architectures import registry\n"
+        "for name in ('resnet101', 'no_such_network', 'net.py:f'):\n"
+        "    try: registry.find(name)\n"
+        "    except registry.InvalidSpec: pass\n"
+        "    else: sys.exit(2)\n"
+        "sys.exit(bool({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", ["models.resnet:ResNet18", "store:x", "explorer.app:run"])

@@ -17,8 +17,9 @@ from models.architectures.densenet import HalveAverage
 from models.errors import InvalidSpec
 
 # Counted on the reference classes: huyvnphan/PyTorch_CIFAR10; RobustBench's WideResNet and, with sub_block1, TRADES's;
-# torchvision's bodies under the head of fastai v1. Classes, parameters, state_dict keys, multiply-adds at 32x32,
-# SHA-256 of the lines "key:AxBxC" in the order of the state_dict.
+# RobustBench's DMWideResNet, which is deepmind-research's, without the constants of its normalisation; torchvision's
+# bodies under the head of fastai v1. Classes, parameters, state_dict keys, multiply-adds at 32x32, SHA-256 of the lines
+# "key:AxBxC" in the order of the state_dict.
 COUNTS = {
     "resnet18": (
         (10, 11_173_962, 122, 140_186_624),
@@ -92,6 +93,22 @@ COUNTS = {
         (10, 48_262_586, 252, 6_658_906_368),
         "2c7fcd0be448e9231896bc3b2d88cc69c6ec217806ecf0e0252ffa48e7194255",
     ),
+    "dm-wrn-28-10": (
+        (10, 36_479_194, 155, 5_243_328_768),
+        "e513f3d29879570a202cf1392991715775506fe3774ca66f649521e80fd91299",
+    ),
+    "dm-wrn-34-20": (
+        (10, 184_531_674, 191, 26_581_856_768),
+        "03e7fca78df933c7d19b5247e50b63c4c0545eed059948401a72143a24964aba",
+    ),
+    "dm-wrn-70-16": (
+        (10, 266_796_506, 407, 38_764_210_176),
+        "5e3b59810c6e7dae0987199740cbfe2fbc820000086744ae72bfed633411cbf3",
+    ),
+    "dm-wrn-94-16": (
+        (10, 365_915_610, 551, 53_259_724_800),
+        "93ab542449a32cd11d244de267295c9171926ced45d9269176a96b9bde4da963",
+    ),
     "fastai-resnet18": (
         (100, 11_755_684, 134, 37_586_944),
         "f3fd2993c3c02618038e5abe9fcdc3c6c5dcfa882338c7f8ea2f076b432008a9",
@@ -160,6 +177,8 @@ LOGITS = {
     "fastai-vgg16-bn": (-2.210165, -11.68801, 6.800433),
     "fastai-vgg19-bn": (2.27156, 0.4849492, 4.541158),
     "wrn-28-10@depth=16,widen_factor=2": (-13.87857, -0.8774434, 13.29127),
+    "dm-wrn-28-10@depth=16,widen_factor=2": (-12.672, 1.161683, 14.75207),
+    "dm-wrn-28-10@depth=16,widen_factor=2,activation=relu": (-14.07578, 0.9548277, 16.7982),
 }
 
 _random = random.Random(0)
@@ -214,8 +233,8 @@ def test_counts_and_logits_equal_the_reference_implementations(name: str) -> Non
         assert_reference_logits(network, LOGITS[name])
 
 
-def test_wide_resnet_gives_the_reference_logits() -> None:
-    name = "wrn-28-10@depth=16,widen_factor=2"
+@pytest.mark.parametrize("name", [name for name in LOGITS if "wrn" in name])
+def test_wide_resnets_give_the_reference_logits(name: str) -> None:
     network = on_meta(name, 10)
     assert_reference_logits(network, LOGITS[name])
 
@@ -250,7 +269,11 @@ SIZES = [(1, 8, 8), (3, 33, 47)]
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
-    "name", ["vgg11-bn", "densenet121", "mobilenet-v2", "googlenet", "inception-v3", "wrn-34-10", "fastai-densenet121"]
+    "name",
+    [
+        *("vgg11-bn", "densenet121", "mobilenet-v2", "googlenet", "inception-v3", "wrn-34-10", "dm-wrn-28-10"),
+        "fastai-densenet121",
+    ],
 )
 def test_image_sizes(name: str, size: tuple[int, int, int]) -> None:
     spec = registry.parse_architecture(name, scale="small")
@@ -287,6 +310,12 @@ def test_the_stage_that_trades_registers_does_not_change_the_logits() -> None:
     assert torch.equal(plain(IMAGE), trades(IMAGE))
 
 
+def test_names_of_options_are_those_of_either_code() -> None:
+    for text in ("dm-wrn-28-10@depth=70,width=16", "DM_WRN_28_10@activation_fn=swish,depth=70,widen_factor=16"):
+        assert registry.parse_architecture(text).canonical == ("dm-wrn-28-10@depth=70,widen_factor=16,activation=swish")
+    assert registry.find("wrn-70-16-swish").name == "dm-wrn-70-16"
+
+
 def test_quiet_option_stays_out_of_the_canonical_name() -> None:
     assert registry.parse_architecture("WRN_34_10").canonical == "wrn-34-10@depth=34,widen_factor=10"
     assert registry.parse_architecture("wrn-34-10@sub_block1=true").canonical == (
@@ -303,8 +332,9 @@ def test_published_names_are_known() -> None:
 
 
 def test_what_cannot_be_built_is_refused_with_a_way_out() -> None:
-    with pytest.raises(InvalidSpec, match="depth=28 or depth=34"):
-        registry.build(registry.parse_architecture("wrn-28-10@depth=30"), num_classes=10, in_channels=3)
+    for name in ("wrn-28-10", "dm-wrn-28-10"):
+        with pytest.raises(InvalidSpec, match="depth=28 or depth=34"):
+            registry.build(registry.parse_architecture(f"{name}@depth=30"), num_classes=10, in_channels=3)
     network = on_meta("inception-v3", 10)
     with pytest.raises(InvalidSpec, match="at least 7x7 pixels, not 6x9"):
         network(torch.empty(1, 3, 6, 9, device="meta"))

@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.architectures import densenas_space, proxyless_space, registry
+from models.architectures import definitions, densenas_space, proxyless_space, registry
 from models.architectures.definitions import shipped
 from models.architectures.densenas import densenas
 from models.architectures.densenas_inference import infer_net_config
@@ -313,7 +313,7 @@ class TestNetConfig:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ("[[16, 24], 'basic_block', [], 0, 2]", "net_type"),
+            ("[[16, 16], 'skip_connect', [], 0, 2]", "net_type"),
             ("[[16, 24], 'basic_block', [], 0, 2]\nnet_type: vgg", "vgg"),
             ("\nnet_type: res", "block 0"),
             ("__import__('os').system('true')\nnet_type: res", "lists, names and numbers"),
@@ -333,6 +333,48 @@ class TestNetConfig:
     def test_anything_else_is_refused(self, text: str, said: str) -> None:
         with pytest.raises(InvalidSpec, match=said):
             parse_net_config(text)
+
+    BLOCKS = (
+        [[8, 8], "mbconv_k3_t1", [], 0, 1],
+        [[8, 16], "mbconv_k3_t3", ["mbconv_k3_t3"], 1, 2],
+        [[16, 32], "conv1_1"],
+    )
+    RES = ([[32, 48], "basic_block", ["basic_block"], 1, 2], [[48, 72], "basic_block", [], 0, 2])
+
+    @pytest.mark.parametrize(("blocks", "net_type"), [(BLOCKS, "mbv2"), (RES, "res")])
+    @pytest.mark.parametrize("typed", [True, False])
+    def test_people_have_the_blocks_in_many_ways(self, blocks: tuple[Any, ...], net_type: str, typed: bool) -> None:
+        """As text or JSON, with the type said or told by the operations."""
+        said = {"net_type": net_type} if typed else {}
+        joined = "|\n".join(map(str, blocks))
+        texts = [
+            joined + (f"\nnet_type: {net_type}" if typed else ""),
+            json.dumps({**said, "net_config": blocks}),
+            json.dumps({**said, "net_config": joined.replace("\n", "")}),
+            repr({"net_config": list(blocks), **said}),
+        ]
+        if not typed:
+            texts += [json.dumps(blocks), f"net_config = {list(blocks)}"]
+        expected = {"net_type": net_type, "net_config": [list(block) for block in blocks]}
+        for text in texts:
+            assert definitions.read(text).to_dict() == {"space": "densenas", "data": expected}, text
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ('[[[8, 8], "skip_connect", [], 0, 1]]', "does not say its type: end it with a line 'net_type: mbv2'"),
+            ('{"net_config": []}', "does not say its type"),
+            ("[[8, 8], 'mbconv_k3_t1', [], 0, 1]|[[8, 16], 'basic_block', [], 0, 2]", "does not say its type"),
+            ("[[8, 8], 'mbconv_k3_t1', [], 0, 1]|[[8, 16], 'mbconv_k3_t3', [], 0, 2]", "ends with"),
+            ("[[8, 8], 'mbconv_k3_t1', [], 0, 1]", "ends with"),
+            ('{"net_type": "vgg", "net_config": []}', "mbv2 or res"),
+            ('{"net_type": ["mbv2"], "net_config": []}', "mbv2 or res"),
+            ("[[8, 9999999], 'basic_block', [], 0, 1]", "channels must be 1 to 65536"),
+        ],
+    )
+    def test_what_is_missing_is_said(self, text: str, says: str) -> None:
+        with pytest.raises(InvalidSpec, match=says):
+            definitions.read(text)
 
 
 class TestInference:
@@ -450,9 +492,9 @@ class TestProxylessConfig:
             (("blocks", 1, "cell"), None, "not laid out"),
             (("blocks", 1, "cell", "in_channels"), 5, "even"),
             (("blocks", 1, "cell", "edges", 0, "bias"), True, r"cell\.edges\[0\]\.bias is True, not False"),
-            (("blocks", 1, "cell", "child_nodes", 0, "merge_type"), "concat", "merge_type is concat, not add"),
+            (("blocks", 1, "cell", "child_nodes", 0, "merge_type"), "concat", "merge_type is 'concat', not 'add'"),
             (("blocks", 1, "cell", "child_nodes", 0, "child_nodes", 0, "edges", 0, "name"), "LinearLayer", "LinearL"),
-            (("blocks", 2, "shortcut", "pool_type"), "max", "pool_type is max, not avg"),
+            (("blocks", 2, "shortcut", "pool_type"), "max", "pool_type is 'max', not 'avg'"),
             (("blocks", 2, "out_bottle", "out_channels"), 25, "out_channels is 25, not 24"),
             (("classifier", "in_features"), 96, "in_features is 96, not 24"),
             (("classifier", "dropout_rate"), 0.5, "dropout_rate is 0.5, not 0"),

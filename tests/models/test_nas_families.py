@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.architectures import nasbench201_space, nsga_macro_space, registry, robnet_space
+from models.architectures import definitions, genotypes, nasbench201_space, nsga_macro_space, registry, robnet_space
 from models.architectures.definitions import Definition
 from models.architectures.nasbench201 import TinyNetwork, size_network, topology_network
 from models.architectures.nasbench201_space import Cell201
@@ -528,6 +528,76 @@ class TestCells201:
         options = {"init_channels": 4, "cells_per_stage": 1} if build is topology_network else {}
         with pytest.raises(InvalidSpec, match=words):
             build(**options, definition={}, num_classes=10, in_channels=3)
+
+
+class TestAsPeopleHaveThem:
+    """Definitions pasted without the space they are of."""
+
+    @pytest.fixture(autouse=True)
+    def _home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NASROB_HOME", str(tmp_path))
+
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda cells: json.dumps(cells),
+            lambda cells: repr(cells),
+            lambda cells: f"robnet_mine = {cells!r}",
+            lambda cells: json.dumps({"codes": cells, "source": "mine"}),
+            lambda cells: json.dumps({"genotype": cells}),
+            lambda cells: repr({"genotype": tuple(map(tuple, cells))}),
+        ],
+    )
+    def test_robnet(self, write: Callable[[Any], str]) -> None:
+        cells = codes("robnet-free")["codes"][4:11]
+        found = definitions.read(write(cells))
+        assert found.to_dict() == {"space": "robnet", "data": {"codes": cells}}
+
+    def test_one_cell_of_robnet_is_all_layers(self) -> None:
+        cell = codes("robnet-free")["codes"][3]
+        for text in (json.dumps(cell), json.dumps([cell])):
+            spec = registry.parse_architecture(text)
+            assert spec.canonical.endswith("@init_channels=36,layers=20")
+
+    def test_a_robnet_has_as_many_layers_as_cells(self) -> None:
+        cells = codes("robnet-free")["codes"] + codes("robnet-large")["codes"]
+        for number, small in ((7, 5), (3, 3), (21, 5)):
+            name = registry.find(json.dumps(cells[-number:])).name
+            assert registry.parse_architecture(name).option("layers") == number
+            assert registry.parse_architecture(name, scale="large").option("layers") == number
+            assert registry.parse_architecture(name, scale="small").option("layers") == small
+            assert registry.parse_architecture(name, {"layers": "2"}).option("layers") == 2
+            with pytest.raises(InvalidSpec, match=f"1 to {number}"):
+                registry.parse_architecture(name, {"layers": str(number + 1)})
+        network = registry.build(registry.parse_architecture(f"{name}@C=2"), num_classes=10, in_channels=1)
+        assert network.eval()(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+    @pytest.mark.parametrize("write", [json.dumps, lambda g: f"NSGANet = {g}", lambda g: json.dumps({"genome": g})])
+    def test_macro_genomes(self, write: Callable[[Any], str]) -> None:
+        assert definitions.read(write(SKIPS)).to_dict() == {"space": "nsga-macro", "data": {"genome": SKIPS}}
+
+    def test_cells_and_widths_of_the_benchmarks(self) -> None:
+        cell = str(nasbench201_space.by_index(123))
+        assert registry.find(json.dumps({"cell": cell})).name == "nasbench201-123"
+        assert registry.find('{"widths": "8:16:24:32:64"}').lineage == "nats-size"
+
+    def test_a_genotype_inside(self) -> None:
+        cells = genotypes.sample(4).to_dict()
+        assert definitions.read(json.dumps({"genotype": cells})).data == cells
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ('{"genome": [[[1], [1]]], "decoder": "dense"}', "it is an option"),
+            ('{"codes": [["11"]]}', "list of 14 codes"),
+            ('{"layers": 20}', "none of normal .a genotype., net_config .densenas., genome"),
+            ("[1, 2]", "that list is no definition"),
+            ("[]", "that list is no definition"),
+        ],
+    )
+    def test_what_is_wrong_is_said_of_the_right_space(self, text: str, says: str) -> None:
+        with pytest.raises(InvalidSpec, match=says):
+            definitions.read(text)
 
 
 class TestRobNet:

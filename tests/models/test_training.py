@@ -96,6 +96,14 @@ def test_averages_adversaries_and_schedules_resume_exactly(recipe: str, keys: di
         assert tensors_sha256(few(recipe, tmp_path / f"{stop}", **keys)) == straight
 
 
+def test_an_epoch_of_a_single_batch_trains(tmp_path: Path) -> None:
+    """The warm-up of `fast` begins at 0, and here it has one step: other learning rates give other weights."""
+    one = {"epochs": 1, "batch_size": 48, "ema_decay": 0.0}
+    found = [few("fast", tmp_path / str(lr), lr=lr, **one) for lr in (0.1, 0.2)]
+    assert all(torch.isfinite(t).all() for tensors in found for t in tensors.values() if t.is_floating_point())
+    assert not torch.equal(found[0]["classifier.0.weight"], found[1]["classifier.0.weight"])
+
+
 def test_average_is_the_formula() -> None:
     network = nn.Sequential(nn.Linear(2, 1, bias=False), nn.BatchNorm1d(1))
     average = averaging.average_of(network, 0.9)

@@ -10,7 +10,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from models.training import recipes
-from models.training.schedules import learning_rate
+from models.training.schedules import held_rate, learning_rate
 
 EPOCHS, STEPS = 12, 5
 
@@ -120,6 +120,32 @@ def test_linear_tail_is_that_of_the_public_code() -> None:
 def test_recipes_reach_what_their_sources_say(name: str, points: dict[float, float]) -> None:
     found = recipes.load(name, None)
     assert {at: learning_rate(found, at) for at in points} == pytest.approx(points, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("dataset", [None, "digits"])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_no_step_of_any_recipe_has_the_rate_0(name: str, dataset: str | None, steps: int) -> None:
+    """Where the schedule is 0 the step gets the rate of its middle; everywhere else that of the schedule."""
+    found = recipes.load(name, dataset)
+    span = 1 / steps if found.per_step else 1
+    places = [epoch + step / steps for epoch in range(found.epochs) for step in range(steps if found.per_step else 1)]
+    rates = [held_rate(found, place, span) for place in places]
+    assert min(rates) > 0
+    assert max(rates) <= found.lr * (1 + 1e-12)
+    zero = [place for place in places if learning_rate(found, place) == 0]
+    assert zero in ([], [0])
+    assert [r for r, place in zip(rates, places, strict=True) if place not in zero] == [
+        learning_rate(found, place) for place in places if place not in zero
+    ]
+
+
+def test_a_single_step_in_a_single_epoch_is_not_in_vain() -> None:
+    """Up to 0.4 in the first fifth, then down to 0: at half of it five eighths are left."""
+    found = recipes.load("fast", None, {"epochs": 1})
+    assert held_rate(found, 0, 1) == pytest.approx(0.4 * 5 / 8)
+    rising = recipe(schedule="linear", warmup_epochs=4)  # set before every epoch
+    assert [held_rate(rising, epoch, 1) for epoch in range(5)] == pytest.approx([0.05, 0.1, 0.2, 0.3, 0.4])
 
 
 @pytest.mark.parametrize("name", recipes.names())

@@ -7,6 +7,7 @@ import shlex
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -115,6 +116,65 @@ def test_report_names_what_was_passed_over(net: nn.Module, tmp_path: Path) -> No
         load_model(path, spec(NAME), DIGITS, entry="ema")
 
 
+def report(path: Path) -> str:
+    loaded = load(path)
+    assert loaded.fit is not None
+    return "\n".join(loaded.fit.report(containers.read(path)))
+
+
+def test_batchnorm_of_averaged_weights_is_no_normalisation(net: nn.Module, tmp_path: Path) -> None:
+    """Running means of few channels look like the constants of a normalising layer; so do those of another model."""
+    both = {"model": net.state_dict(), "model_ema": net.state_dict()}
+    assert "normalisation" not in report(save(both, tmp_path / "x.pt"))
+    assert net.get_buffer("bn1.running_mean").numel() <= 4
+    teacher = {"model": net.state_dict(), "teacher": {"bn1.running_mean": net.get_buffer("bn1.running_mean")}}
+    assert "normalisation" not in report(save(teacher, tmp_path / "x.pt"))
+    constants = {"mean": torch.tensor([0.3]), "std": torch.tensor([0.4])}
+    others = {"mean": torch.tensor([0.9]), "std": torch.tensor([0.8])}
+    own = {"model": {**net.state_dict(), **constants}, "model_ema": {**net.state_dict(), **others}}
+    said = report(save(own, tmp_path / "y.pt"))
+    assert "own normalisation: model.mean = 0.3; model.std = 0.4" in said
+    assert "0.9" not in said
+
+
+@pytest.mark.parametrize("prefix", ["", "normalize.", "normalize.img_", "module.0."])
+def test_the_constants_of_a_file_are_its_normalisation(prefix: str, net: nn.Module, tmp_path: Path) -> None:
+    """As RobustBench's models have them: beside the network's tensors, of shape (channels, 1, 1)."""
+    mean, std = torch.full((1, 1, 1), 0.49), torch.full((1, 1, 1), 0.24)
+    inner = "module.0." if prefix == "module.0." else ""
+    content = {f"{inner}{k}": v for k, v in net.state_dict().items()}
+    path = save({**content, f"{prefix}mean": mean, f"{prefix}std": std}, tmp_path / "x.pt")
+    loaded = load(path)
+    assert (loaded.preprocessing.mean, loaded.preprocessing.std) == ((0.49,), (0.24,))
+    x = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        expected = net.eval()((x - 0.49) / 0.24)
+        assert torch.allclose(loaded.classifier.eval()(x), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    given = load_model(path, spec(NAME), DIGITS, preprocessing=DIGITS.preprocessing)
+    assert given.preprocessing == DIGITS.preprocessing
+
+
+@pytest.mark.parametrize(
+    ("constants", "fits"),
+    [
+        ({"mean": torch.tensor([123.7]), "std": torch.tensor([58.4])}, True),  # of images in [0, 255]
+        ({"mean": torch.tensor([0.5, 0.5, 0.5]), "std": torch.tensor([0.2, 0.2, 0.2])}, True),  # of colour images
+        ({"mean": torch.tensor([0.5]), "std": torch.tensor([0.0])}, True),
+        ({"mean": torch.tensor([0.5])}, False),
+        ({"mean": torch.zeros(64), "std": torch.ones(64)}, False),
+    ],
+)
+def test_other_constants_are_not_taken_for_it(
+    constants: dict[str, torch.Tensor], fits: bool, net: nn.Module, tmp_path: Path
+) -> None:
+    path = save({**net.state_dict(), **constants}, tmp_path / "x.pt")
+    if fits:
+        assert load(path).preprocessing == DIGITS.preprocessing
+    else:
+        with pytest.raises(WeightsError, match=r"that it does not have .first: mean"):
+            load(path)
+
+
 def test_a_prefix_comes_off_only_where_the_network_has_no_such_names(tmp_path: Path) -> None:
     """fastai's networks have names such as 0.0.weight; `module.` is stripped because of the fit, not of its looks."""
     body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
@@ -172,6 +232,61 @@ def test_stand_ins_give_no_way_around_the_restricted_unpickler(tmp_path: Path) -
     with pytest.raises(WeightsError):
         containers.read(save({"a": torch.zeros(1), "b": Sly()}, tmp_path / "sly.pt"))
     assert not trace.exists()
+
+
+def test_numpy_arrays_are_tensors_and_said(net: nn.Module, tmp_path: Path) -> None:
+    arrays = {k: v.half().numpy() if v.is_floating_point() else v.numpy() for k, v in net.state_dict().items()}
+    assert "taken as tensors: 122 NumPy arrays" in report(save(arrays, tmp_path / "x.pt"))
+    assert "NumPy" not in report(save(net.state_dict(), tmp_path / "x.pt"))
+
+
+def test_a_numpy_array_is_believed_only_if_it_is_whole(tmp_path: Path) -> None:
+    """The file's own words for an array: a shape, a type and bytes, any of which may lie."""
+
+    class Forged:
+        def __init__(self, *state: object) -> None:
+            self.state = state
+
+        def __reduce__(self) -> tuple[object, tuple[object, ...], tuple[object, ...]]:
+            return (np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), self.state)
+
+    kind, four = np.dtype("f4"), b"\0" * 4
+    assert set(containers.read(save({"a": Forged(1, (1,), kind, False, four)}, tmp_path / "x.pt")).tensors) == {"a"}
+    for forged in (
+        (1, (2,), kind, False, four),
+        (1, (2**62, 4), kind, False, four),
+        (1, (-1,), kind, False, four),
+        (1, (True,), kind, False, four),
+        (1, ("1",), kind, False, four),
+        (1, 1, kind, False, four),
+        (1, (1,), "f4", False, four),
+        (1, (1,), np.dtype("U1"), False, four),
+        (1, (1,), np.dtype("O"), False, [four]),
+    ):
+        read = containers.read(save({"b": {"a": Forged(*forged)}, "c": {"d": torch.zeros(1)}}, tmp_path / "x.pt"))
+        assert set(read.tensors) == {"c.d"}, forged
+        assert read.others == ("b.a",)
+
+
+@pytest.mark.parametrize("how", ["pickle 2", "pickle 5", "npz", "torch, pickle 4"])
+def test_other_files_of_arrays_are_refused_with_a_command_that_converts_them(
+    how: str, net: nn.Module, sha256: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = {k: v.numpy() for k, v in net.state_dict().items()}
+    path = tmp_path / "weights.pkl"
+    if how == "npz":
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+    elif how.startswith("torch"):
+        save({"state_dict": arrays, "name": "x"}, path, pickle_protocol=4)
+    else:
+        path.write_bytes(pickle.dumps({"state_dict": arrays, "name": "x"}, protocol=int(how[-1])))
+    with pytest.raises(WeightsError, match="plain pickle" if how.startswith("pickle") else "NumPy|trust") as caught:
+        load(path)
+    words = shlex.split(str(caught.value).rpartition(": python ")[2])
+    monkeypatch.setattr("sys.argv", ["-c", *words[2:]])
+    exec(words[1], {})
+    assert load(Path(words[3])).sha256 == sha256
 
 
 class Pickled(nn.Module):

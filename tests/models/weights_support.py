@@ -91,6 +91,11 @@ CONTAINERS: dict[str, Callable[[nn.Module], object]] = {
     "parts of it parallel": lambda n: {k.replace("layer1.", "layer1.module."): v for k, v in n.state_dict().items()},
     "numpy accuracy": lambda n: {"state_dict": n.state_dict(), "best_acc": np.float64(95.5), "last": np.float32(1)},
     "numpy array": lambda n: {"state_dict": n.state_dict(), "history": np.arange(4.0), "rng": np.random.get_state()},
+    "numpy arrays": lambda n: {"model": {k: v.numpy() for k, v in n.state_dict().items()}, "epoch": 3},
+    "numpy arrays by columns, the other byte order": lambda n: {
+        k: v.numpy().copy("F").astype(v.numpy().dtype.newbyteorder(">")) for k, v in n.state_dict().items()
+    },
+    "numpy array beside tensors": lambda n: {**n.state_dict(), "losses": np.arange(4.0)},
     "namespace": lambda n: {"state_dict": n.state_dict(), "args": argparse.Namespace(lr=0.1, data=Path("/data"))},
     "float64": lambda n: {k: v.double() if v.is_floating_point() else v for k, v in n.state_dict().items()},
     "parameters": lambda n: {**n.state_dict(), **dict(n.named_parameters())},

@@ -77,6 +77,7 @@ def evaluation(evaluation_id: str = "e1", **changes: Any) -> EvaluationRow:
     fields: dict[str, Any] = {
         "evaluation_id": evaluation_id,
         "model_sha256": "a" * 64,
+        "architecture_id": "darts@layers=5",
         "dataset_id": "digits/test#12345678",
         "attack_id": "pgd-1",
         "preprocessing": {"mean": [0.3], "std": [0.4]},

@@ -167,7 +167,7 @@ class TestMeasured:
             name, architecture_id=identity, family="handcrafted", lineage=lineage, options={"width": width}
         )
         rows["model"] = model(sha, architecture_id=identity, params=params)
-        rows["evaluation"] = evaluation(evaluation_id, model_sha256=sha)
+        rows["evaluation"] = evaluation(evaluation_id, model_sha256=sha, architecture_id=identity)
         open_evaluation(store, **rows)
         append_outcomes(store, evaluation_id, batch(range(100)), seconds=1)
 
@@ -200,6 +200,32 @@ class TestMeasured:
         assert big["pp_hrs_baseline"] == "resnet18@width=16"
         assert big["pp_hrs"] == pytest.approx(big["hrs"] * 500 / 2000)
         assert small["pp_hrs"] == pytest.approx(small["hrs"])
+
+    def test_architectures_with_the_same_tensors_keep_their_own_results(self, store: Store) -> None:
+        """Networks that differ only in pooling or activations can share every tensor."""
+        self.add(store, "e1", name="resnet18", sha="5" * 64, params=100, width=8)
+        rows = request("e2")
+        rows["architecture"] = architecture()
+        rows["model"] = model("5" * 64, params=70, label="the other")
+        rows["evaluation"] = evaluation("e2", model_sha256="5" * 64)
+        open_evaluation(store, **rows)
+        append_outcomes(
+            store,
+            "e2",
+            batch(range(100), clean_correct=False, robust=False, broken_at_step=None, error=None),
+            seconds=1,
+        )
+        first, second = evaluation_rows(store, ["e1", "e2"])
+        assert (first["architecture_id"], first["params"], first["family"]) == ("resnet18@width=8", 100, "handcrafted")
+        assert (second["architecture_id"], second["params"], second["family"]) == ("darts@layers=5", 70, "nas")
+        assert (first["model_label"], second["model_label"]) == ("darts on digits", "the other")
+        assert first["clean_accuracy"] > 50
+        assert second["clean_accuracy"] == 0
+        with store.read() as con:
+            listed = con.execute(
+                "SELECT evaluation_id, architecture, model_sha256 FROM tradeoff WHERE source = 'measured' ORDER BY ALL"
+            ).fetchall()
+        assert listed == [("e1", "resnet18", "5" * 64), ("e2", "darts", "5" * 64)]
 
     def test_no_examples_give_no_accuracy(self, store: Store) -> None:
         open_evaluation(store, **request())
@@ -258,7 +284,7 @@ class TestPaired:
         agreement = 100 * (len(a & b) + neither) / len(common)
         with two.read() as con:
             (row,) = con.execute("FROM paired('a', 'b')").fetchall()
-            assert row == (len(common), len(a & b), len(a - b), len(b - a), neither, pytest.approx(agreement))
+            assert row[:6] == (len(common), len(a & b), len(a - b), len(b - a), neither, pytest.approx(agreement))
             assert con.execute("SELECT n_examples FROM paired('a', '?')").fetchall() == [(None,)]
 
     def test_evaluations_that_cannot_be_compared(self, two: Store) -> None:
@@ -272,7 +298,13 @@ class TestPaired:
             open_evaluation(two, **rows)
             append_outcomes(two, name, batch(range(60)), seconds=1)
             finish_evaluation(two, name, status="partial")
+        rows = request("twin", n_requested=60, architecture_id="twin@layers=5")  # the same tensors in another network
+        rows["architecture"], rows["model"] = architecture("twin"), model(architecture_id="twin@layers=5")
+        open_evaluation(two, **rows)
+        append_outcomes(two, "twin", batch(range(60)), seconds=1)
+        finish_evaluation(two, "twin", status="complete")
         with two.read() as con:
+            assert con.execute("SELECT robust_accuracy FROM worst_case(['a', 'twin'])").fetchall() == [(None,)]
             assert con.execute("SELECT robust_accuracy FROM worst_case(['a', 'other'])").fetchall() == [(None,)]
             assert con.execute("SELECT robust_accuracy FROM worst_case(['a', 'model'])").fetchall() == [(None,)]
             assert con.execute("SELECT agreement FROM paired('a', 'other')").fetchall() == [(None,)]

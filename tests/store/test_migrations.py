@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+import subprocess
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -12,8 +14,8 @@ import pytest
 
 from store import Store, StoreTooNew, migrate, reference
 from store.migrate import Migration
-from store.results import append_outcomes, evaluation_rows, open_evaluation
-from tests.store.rows import batch, request
+from store.results import append_outcomes, evaluation_rows, open_evaluation, record_model
+from tests.store.rows import architecture, batch, model, request
 
 Visit = Callable[[Store, str], None]
 
@@ -32,7 +34,11 @@ def use(monkeypatch: pytest.MonkeyPatch, *extra: Migration) -> None:
 
 def applied(store: Store) -> list[str]:
     with store.read() as con:
-        return [name for (name,) in con.execute("SELECT name FROM schema_migrations ORDER BY name").fetchall()]
+        return applied_in(con)
+
+
+def applied_in(con: duckdb.DuckDBPyConnection) -> list[str]:
+    return [name for (name,) in con.execute("SELECT name FROM schema_migrations ORDER BY name").fetchall()]
 
 
 def columns(store: Store, table: str) -> set[str]:
@@ -83,15 +89,16 @@ def test_a_migration_that_fails_changes_nothing(used: Store, monkeypatch: pytest
     assert evaluation_rows(used, ["e1"]) == before
 
 
-@pytest.mark.parametrize("how", ["ensure", "read", "write"])
-def test_a_store_from_before_the_ranks_keeps_its_rows(tmp_path: Path, visit: Visit, how: str) -> None:
-    first = REAL[0]
-    assert first.name == "001_initial"
-    store = Store(tmp_path / "old.duckdb")
-    with duckdb.connect(store.path) as con:
-        con.execute(first.sql)
-        con.execute("INSERT INTO schema_migrations VALUES (?, now()::TIMESTAMP, '0.1', ?)", [first.name, first.sha256])
-        con.execute("CREATE VIEW measured AS SELECT * FROM evaluations")
+def old_store(path: Path, version: int) -> Store:
+    """A store at the schema of an earlier version: `version` migrations, and a view over its tables."""
+    with duckdb.connect(path) as con:
+        for migration in REAL[:version]:
+            con.execute(migration.sql)
+            con.execute(
+                "INSERT INTO schema_migrations VALUES (?, now()::TIMESTAMP, '0.1', ?)",
+                [migration.name, migration.sha256],
+            )
+        con.execute("CREATE VIEW measured AS SELECT * FROM evaluations LEFT JOIN models USING (model_sha256)")
         con.execute("INSERT INTO store_properties VALUES ('reference_objects', 'VIEW IF EXISTS \"measured\"')")
         con.execute("INSERT INTO subsets VALUES ('both', [0, 1])")
         con.execute(
@@ -99,7 +106,7 @@ def test_a_store_from_before_the_ranks_keeps_its_rows(tmp_path: Path, visit: Vis
             INSERT INTO evaluations BY NAME SELECT
                 'e1' AS evaluation_id, 'm' AS model_sha256, 'd' AS dataset_id, 'a' AS attack_id, '{}' AS preprocessing,
                 2 AS n_requested, 'both' AS subset_digest, 'partial' AS status, 1 AS n_done, 1 AS n_counted,
-                1 AS n_clean_correct, 1 AS n_robust, [] AS warnings, 'cpu' AS device, 'float32' AS "precision",
+                1 AS n_clean_correct, 1 AS n_robust, ['w'] AS warnings, 'cpu' AS device, 'float32' AS "precision",
                 '0.1' AS software_version, '2.9' AS torch_version, 1 AS engine_revision,
                 now()::TIMESTAMP AS started_at, now()::TIMESTAMP AS updated_at
             """
@@ -111,17 +118,136 @@ def test_a_store_from_before_the_ranks_keeps_its_rows(tmp_path: Path, visit: Vis
                 true AS clean_correct, true AS robust, 2 AS forwards, 1 AS backwards, 0 AS zero_gradient_steps
             """
         )
-        before = [con.execute(f"FROM {table}").fetchall() for table in ("evaluations", "outcomes")]
+    return Store(path)
+
+
+def all_columns(path: Path, *relations: str) -> list[str]:
+    """Queries for all that the tables and views hold now, which later versions must still answer alike."""
+    with duckdb.connect(path) as con:
+        columns = {name: con.execute(f"DESCRIBE {name}").fetchall() for name in relations}
+    names = {name: ", ".join(f'"{row[0]}"' for row in rows) for name, rows in columns.items()}
+    return [f"SELECT {names[name]} FROM {name} ORDER BY ALL" for name in relations]
+
+
+def contents(path: Path, selects: list[str]) -> list[list[tuple[object, ...]]]:
+    """What is kept, read without this software, so without an upgrade."""
+    with duckdb.connect(path) as con:
+        return [con.execute(sql).fetchall() for sql in selects]
+
+
+@pytest.mark.parametrize("how", ["ensure", "read", "write"])
+def test_a_store_from_before_the_ranks_keeps_its_rows(tmp_path: Path, visit: Visit, how: str) -> None:
+    assert REAL[0].name == "001_initial"
+    store = old_store(tmp_path / "old.duckdb", 1)
+    selects = all_columns(store.path, "evaluations", "outcomes")
+    before = contents(store.path, selects)
     visit(store, how)
     assert applied(store) == [m.name for m in REAL]
+    assert contents(store.path, selects) == before
     with store.read() as con:
-        after = [con.execute(f"FROM {table}").fetchall() for table in ("evaluations", "outcomes")]
-        assert after == [[(*row, None, None) for row in rows] for rows in before]
+        assert con.execute("SELECT n_clean_top5, n_robust_top5 FROM evaluations").fetchall() == [(None, None)]
+        assert con.execute("SELECT clean_rank, rank FROM outcomes").fetchall() == [(None, None)]
         measured = "SELECT robust_accuracy, clean_top5_accuracy, robust_top5_accuracy FROM tradeoff WHERE evaluation_id"
         assert con.execute(f"{measured} = 'e1'").fetchall() == [(100, None, None)]
     # It goes on where it was; what it has from before leaves its top-5 counts empty.
     counts = append_outcomes(store, "e1", batch([1], clean_rank=1, rank=1), seconds=1)
     assert (counts.n_counted, counts.n_clean_top5, counts.n_robust_top5) == (2, None, None)
+
+
+class TestModelIdentity:
+    """Version 2 knew a model by its tensors alone; version 3 knows it by tensors and architecture."""
+
+    KEPT = ("models", "evaluations", "outcomes", "subsets", "architectures", "their_view")
+
+    @staticmethod
+    def second(path: Path) -> Store:
+        """A store of version 2: 30 models of 3 architectures with every column filled, 90 evaluations of them, one of a
+        model that nobody recorded, and a view of a person's own."""
+        assert [m.name for m in REAL[1:3]] == ["002_ranks", "003_model_identity"]
+        store = old_store(path, 2)
+        with duckdb.connect(path) as con:
+            con.execute(
+                """
+                INSERT INTO architectures SELECT
+                    'net-' || i, 'net', 'nas', 'net', '{"i": 1}', NULL, 'A net', 'nowhere', now()::TIMESTAMP
+                FROM range(3) AS t(i);
+                INSERT INTO models SELECT
+                    'sha-' || i, 'net-' || i % 3, 'digits', 10, 100 + i, 7, 'trained', '/w/' || i, '{"epochs": 3}', i,
+                    97.5, 'net ' || i, now()::TIMESTAMP, now()::TIMESTAMP
+                FROM range(30) AS t(i);
+                INSERT INTO evaluations BY NAME
+                SELECT e.* REPLACE ('of-' || i AS evaluation_id, 'sha-' || i % 30 AS model_sha256)
+                FROM evaluations AS e, range(90) AS t(i);
+                CREATE VIEW their_view AS SELECT sum(params) AS params, count(*) AS n FROM models
+                """
+            )
+        return store
+
+    @staticmethod
+    def check_upgraded(store: Store) -> None:
+        """Every evaluation has the architecture of its model, and the tables take what they are for."""
+        with store.read() as con:
+            assert applied_in(con) == [m.name for m in REAL]
+            assert con.execute("SELECT evaluation_id FROM evaluations WHERE architecture_id IS NULL").fetchall() == [
+                ("e1",)
+            ]
+            wrong = "evaluation_id <> 'e1' AND architecture_id <> 'net-' || (model_sha256[5:]::INTEGER % 3)"
+            assert con.execute(f"SELECT count(*) FROM measured WHERE {wrong}").fetchall() == [(0,)]
+            assert con.execute("SELECT count(*), count(params), count(family) FROM measured").fetchall() == [
+                (91, 90, 90)
+            ]
+            comments = con.execute(
+                "SELECT count(*) FROM duckdb_columns() WHERE NOT internal AND comment IS NULL AND table_name "
+                "IN ('models', 'evaluations')"
+            )
+            assert comments.fetchall() == [(0,)]
+        record_model(
+            store,
+            architecture(architecture_id="net-9"),
+            model("sha-1", architecture_id="net-9", label="the same tensors"),
+        )
+        with store.write() as con:
+            assert con.execute("SELECT count(*) FROM models WHERE model_sha256 = 'sha-1'").fetchall() == [(2,)]
+            assert con.execute("SELECT count(*) FROM measured").fetchall() == [(91,)]
+            with pytest.raises(duckdb.ConstraintException):
+                con.execute("INSERT INTO models FROM models WHERE architecture_id = 'net-9'")
+
+    @pytest.mark.parametrize("how", ["ensure", "read", "write"])
+    def test_a_store_of_version_2_keeps_everything(self, tmp_path: Path, visit: Visit, how: str) -> None:
+        store = self.second(tmp_path / "old.duckdb")
+        selects = all_columns(store.path, *self.KEPT)
+        before = contents(store.path, selects)
+        visit(store, how)
+        assert contents(store.path, selects) == before
+        self.check_upgraded(store)
+
+    @pytest.mark.parametrize("when", ["begun", "half", "before commit", "after commit"])
+    def test_a_kill_in_the_middle_leaves_a_store_that_the_next_start_upgrades(
+        self, tmp_path: Path, start_python: Callable[..., subprocess.Popen[str]], when: str
+    ) -> None:
+        store = self.second(tmp_path / "old.duckdb")
+        selects = all_columns(store.path, *self.KEPT)
+        before = contents(store.path, selects)
+        script = """
+import os, signal, sys, duckdb
+from store.migrate import migrate, migrations
+con = duckdb.connect(sys.argv[1])
+if sys.argv[2] == "after commit":
+    migrate(con, where="here")
+else:
+    statements = con.extract_statements(migrations()[2].sql)
+    count = {"begun": 1, "half": len(statements) // 2, "before commit": len(statements)}[sys.argv[2]]
+    con.execute("BEGIN")
+    for statement in statements[:count]:
+        con.execute(statement)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+        with start_python(script, store.path, when) as process:
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL, err
+        store.ensure()
+        assert contents(store.path, selects) == before
+        self.check_upgraded(store)
 
 
 @pytest.mark.parametrize("how", ["ensure", "read", "write"])
@@ -151,7 +277,7 @@ def test_views_of_another_version_are_replaced_and_those_of_a_person_kept(used: 
         )
     with used.read() as con:
         views = {row[0] for row in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
-        assert views == {"tradeoff", "measured", "published", "mine"}
+        assert views == {"tradeoff", "measured", "published", "contradictions", "mine"}
         assert con.execute("SELECT n FROM mine").fetchall() == con.execute("SELECT count(*) FROM tradeoff").fetchall()
         assert con.execute("SELECT count(*) FROM published_results WHERE robust_accuracy = 99").fetchall() == [(0,)]
         assert con.execute("SELECT count(*) FROM published_results").fetchall() == [(141,)]

@@ -26,7 +26,7 @@ from store.results import (
     outcomes,
     record_model,
 )
-from tests.store.rows import architecture, attack, batch, evaluation, model, request
+from tests.store.rows import architecture, attack, batch, dataset, evaluation, model, request
 
 
 def query(store: Store, sql: str, params: object = None) -> list[tuple[Any, ...]]:
@@ -98,6 +98,35 @@ class TestOpen:
 
 
 class TestRecords:
+    def test_the_same_tensors_in_two_architectures_are_two_models(self, store: Store) -> None:
+        record_model(store, architecture(), model(label="one"))
+        record_model(store, architecture("twin"), model(architecture_id="twin@layers=5", label="two"))
+        record_model(store, architecture("twin"), model(architecture_id="twin@layers=5", label="two again"))
+        assert query(store, "SELECT model_sha256, architecture_id, label FROM models ORDER BY ALL") == [
+            ("a" * 64, "darts@layers=5", "one"),
+            ("a" * 64, "twin@layers=5", "two again"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("row", "changed"),
+        [
+            ("architecture", architecture("twin")),
+            ("model", model(architecture_id="twin@layers=5")),
+            ("model", model("b" * 64)),
+            ("dataset", dataset(dataset_id="other/test#1")),
+            ("attack", attack(attack_id="other")),
+        ],
+        ids=["architecture", "architecture-of-model", "tensors", "dataset", "attack"],
+    )
+    def test_a_result_never_stands_under_the_name_of_another(self, store: Store, row: str, changed: Any) -> None:
+        with pytest.raises(ValueError, match=r"_id|_sha256"):
+            open_evaluation(store, **request() | {row: changed})
+        assert query(store, "SELECT count(*) FROM evaluations") == [(0,)]
+
+    def test_a_model_of_another_architecture_is_refused(self, store: Store) -> None:
+        with pytest.raises(ValueError, match="architecture_id 'darts@layers=5', the ArchitectureRow 'twin@layers=5'"):
+            record_model(store, architecture("twin"), model())
+
     def test_what_was_known_is_completed_and_never_lost(self, store: Store) -> None:
         known = model(recipe={"epochs": 3}, train_seed=7, clean_accuracy_recorded=97.5, macs=5)
         record_model(store, architecture(), known)
@@ -131,7 +160,9 @@ class TestRecords:
         strange = "[/foo] [bold]x[/] |none~0|+ 'quoted' \"double\" $1 ? ; -- \\n ünïcødé 🙂\ttab\nline"
         rows = request()
         rows["architecture"] = architecture(name=strange, description=strange, options={"genotype": strange})
-        rows["model"] = model(architecture_id=rows["architecture"].architecture_id, label=strange)
+        identity = rows["architecture"].architecture_id
+        rows["model"] = model(architecture_id=identity, label=strange)
+        rows["evaluation"] = evaluation(architecture_id=identity)
         rows["attack"] = attack(config={"note": strange})
         open_evaluation(store, **rows)
         table = batch([0, 3]).to_pylist()

@@ -7,6 +7,7 @@ import json
 import os
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import psutil
@@ -77,8 +78,9 @@ def add_evaluation(
         con.execute(
             f"""
             INSERT OR REPLACE INTO evaluations BY NAME
-            SELECT $id AS evaluation_id, $sha AS model_sha256, 'digits/test#1' AS dataset_id, $attack AS attack_id,
-                '{{}}' AS preprocessing, $requested AS n_requested, 'all' AS subset_digest, $status AS status,
+            SELECT $id AS evaluation_id, $sha AS model_sha256, $architecture AS architecture_id,
+                'digits/test#1' AS dataset_id, $attack AS attack_id, $preprocessing AS preprocessing,
+                $requested AS n_requested, 'all' AS subset_digest, $status AS status,
                 $n AS n_done, $n AS n_counted, $clean AS n_clean_correct, $robust AS n_robust, 0 AS n_errors,
                 $warnings::TEXT[] AS warnings,
                 'cpu' AS device, 'float32' AS "precision", '0.1.0' AS software_version, '2.9' AS torch_version,
@@ -88,7 +90,9 @@ def add_evaluation(
             {
                 "id": identity,
                 "sha": sha,
+                "architecture": f"{architecture}@layers=5",
                 "attack": spec.identity,
+                "preprocessing": json.dumps(asdict(datasets.find("digits").preprocessing)),
                 "requested": requested or n,
                 "status": status,
                 "n": n,
@@ -100,24 +104,26 @@ def add_evaluation(
     return identity
 
 
-def add_weights(settings: Settings, architecture: str, *, seed: int = 0) -> str:
-    """A weights file with a record and no tensors; returns the SHA-256 it claims."""
+def add_weights(settings: Settings, architecture: str, /, *, seed: int = 0, **record_fields: Any) -> str:
+    """A weights file with a record and no tensors; returns the SHA-256 it claims. `record_fields` go before the usual
+    ones."""
     sha = hashlib.sha256(f"{architecture}{seed}".encode()).hexdigest()
     dataset = datasets.find("digits")
     spec = architectures.parse_architecture(architecture, scale="small")
-    record = WeightsRecord(
-        architecture=spec.canonical,
-        dataset="digits",
-        dataset_fingerprint="f",
-        num_classes=10,
-        in_channels=1,
-        mean=dataset.preprocessing.mean,
-        std=dataset.preprocessing.std,
-        tensors_sha256=sha,
-        origin="trained",
-        seed=seed,
-        clean_accuracy=97.2,
-    )
+    usual: dict[str, Any] = {
+        "architecture": spec.canonical,
+        "dataset": "digits",
+        "dataset_fingerprint": "f",
+        "num_classes": 10,
+        "in_channels": 1,
+        "mean": dataset.preprocessing.mean,
+        "std": dataset.preprocessing.std,
+        "tensors_sha256": sha,
+        "origin": "trained",
+        "seed": seed,
+        "clean_accuracy": 97.2,
+    }
+    record = WeightsRecord(**{**usual, **record_fields})
     header = json.dumps({"__metadata__": record.to_header()}).encode()
     folder_ = settings.weights / "digits"
     folder_.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from textual.dom import DOMNode
 
 from explorer import actions, screens, widgets
 from explorer.screens.application import NasrobApp
-from explorer.screens.help import help_text
+from explorer.screens.help import HelpScreen, help_text
 from explorer.settings import Settings
 from explorer.widgets.inks import inks_of
 from tests.explorer.app.support import text_of, until
@@ -106,6 +106,25 @@ async def test_help_lists_every_action(make_app: Callable[..., NasrobApp], setti
             assert action.shown_key in said
         await pilot.press("escape")
         assert len(app.screen_stack) == 1
+
+
+@pytest.mark.parametrize(("keys", "scope"), [("", "home"), ("l", "launch"), ("2", "jobs"), ("A", "")])
+async def test_help_begins_at_the_screen_it_is_asked_on(
+    make_app: Callable[..., NasrobApp], settings: Settings, keys: str, scope: str
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 60)) as pilot:
+        await pilot.press(*keys)
+        await pilot.pause()
+        await pilot.press("f1")
+        if not scope:  # a dialog on top: it has keys of its own
+            assert not isinstance(app.screen, HelpScreen)
+            return
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        await until(pilot, lambda: "│ Everywhere" in text_of(app))
+        lines = text_of(app).splitlines()
+        first = next(i for i, line in enumerate(lines) if "─ keys ─" in line) + 1
+        assert f"│ {actions.SCOPES[scope]} " in lines[first]
 
 
 async def test_the_palette_holds_every_command_of_the_screen(make_app: Callable[..., NasrobApp]) -> None:

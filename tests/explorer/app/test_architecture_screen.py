@@ -118,13 +118,13 @@ async def test_weights_results_and_options_are_said(
         for part in (
             sha[:8],
             "97.2 % clean",
-            "init_channels  36",
             "layers",
             "darts-v2",
             "Liu, Simonyan",
             "skip_connect ×",
         ):
             assert part in shown, part
+        assert re.search("init_channels +36 ", shown)
         rows = screen.known.rows
         assert rows is not None
         # The publication's DARTS is this one; other names that begin alike are not.
