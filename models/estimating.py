@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from models.attacks import registry
+from models.attacks import libraries, registry
 from models.evaluation import Evaluator
 from models.specs import AttackSpec
 
@@ -31,6 +31,10 @@ class Estimate:
 
 def cost(attack: AttackSpec, classes: int) -> tuple[int, int]:
     """Forward and backward passes for an example that survives everything, its clean prediction included."""
+    if libraries.is_foreign(attack.name):
+        # A library does not say what it spends: a gradient a step is the best guess.
+        steps = attack.steps * attack.restarts
+        return steps + 2, steps
     forwards, backwards = 1, 0
     for stage in attack.stages or (attack,):
         kernel = registry.kernel(stage)

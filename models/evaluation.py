@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from models.attacks import forwarding, registry
+from models.attacks import forwarding, libraries, registry
 from models.attacks.engine import SlotEngine
 from models.attacks.forwarding import Forwarding, Plan, Speed
 from models.attacks.slots import (
@@ -221,16 +221,21 @@ class Evaluator:
                     torch.cuda.empty_cache()
 
     def _attempt(self, attack: AttackSpec, indices: list[int]) -> Iterator[list[Outcome]]:
+        if libraries.is_foreign(attack.name):
+            yield from self._foreign(attack, indices)
+            return
         pixel = attack.threat_space == "pixel"
         # Slots without an example would cost what slots with one do.
         slots = min(self.slots, len(indices))
         kernel = registry.kernel(attack)
         judge = self.classifier if pixel else self.classifier.logits_of_normalized
         forward: Forward = judge
+        rounding = None
         if self.surrogate is not None and attack.surrogate is not None:
             forward = self.surrogate if pixel else self.surrogate.logits_of_normalized
         elif not (how := self._how(attack, indices)).plan.exact:
             forward = how.forward if pixel else how.of_normalized
+            rounding = forwarding.ROUNDING if how.plan.precision == "float32" else None
         engine = SlotEngine(
             forward,
             kernel,
@@ -238,6 +243,7 @@ class Evaluator:
             device=self.device,
             classes=self.examples.n_classes,
             judge=judge if forward is not judge else None,
+            rounding=rounding,
             transfer=attack.surrogate is not None,
             transform=(lambda images: images) if pixel else self.classifier.normalize,
             enforce_ball=pixel,
@@ -260,6 +266,18 @@ class Evaluator:
             settled.clear()
         if settled:
             yield settled
+
+    def _foreign(self, attack: AttackSpec, indices: list[int]) -> Iterator[list[Outcome]]:
+        """An attack of another library, chunk by chunk."""
+        from models.attacks.adapters import Adapter
+
+        adapter = Adapter(attack, keep=self.keep)
+        for chunk in adapter.chunks(indices):
+            labels = torch.from_numpy(self.examples.labels[chunk])
+            yield adapter.run(self.classifier, self._images(chunk), labels, chunk, self.device)
+            self.rows_forward += adapter.rows_forward
+            self.rows_backward += adapter.rows_backward
+            adapter.rows_forward = adapter.rows_backward = 0
 
     def _how(self, attack: AttackSpec, indices: list[int]) -> Forwarding:
         """How the network is computed in this evaluator: decided once, at the first attack."""

@@ -54,8 +54,9 @@ class SlotEngine:
 
     `forward` maps inputs (n, C, H, W) to logits (n, classes) and must treat examples independently of each other; its
     gradient is followed. `judge` is the float32 forward pass that gives verdicts, where that is another one: of the
-    same model, computed in full precision, which then has to confirm what `forward` claims (`confirm`); or of the model
-    under attack, where `forward` is a surrogate (`transfer`).
+    same model, computed as it was loaded, which then has to confirm what `forward` claims (`confirm`); or of the model
+    under attack, where `forward` is a surrogate (`transfer`). Where `forward` is in float32 too and differs by rounding
+    only, claims are confirmed whose margin is within `rounding` times the largest logit.
     `transform` brings images to the threat space that `forward` takes: the identity for pixels.
     `keep` is handed every adversarial example that broke one: dataset index, iterate (C, H, W), predicted class.
     `enforce_ball` is off only where the threat space itself leaves the eps ball (`normalized-clamped`).
@@ -70,6 +71,7 @@ class SlotEngine:
         device: torch.device,
         classes: int,
         judge: Forward | None = None,
+        rounding: float | None = None,
         transfer: bool = False,
         transform: Callable[[Tensor], Tensor] = lambda images: images,
         enforce_ball: bool = True,
@@ -82,6 +84,7 @@ class SlotEngine:
         self.judge = judge or forward
         self.transfer = transfer
         self.confirm = judge is not None and not transfer
+        self.rounding = rounding
         self.attack = attack
         self.runs = attack.runs_for(classes)
         self.capacity = slots
@@ -256,12 +259,13 @@ class SlotEngine:
         forwards, backwards = self.attack.passes()
         values = slots.numbers.tolist()
         claimed = [row for row, work in enumerate(occupied) if work is not None and values[row][CODE] == BROKEN]
-        refuted = self._refuted(slots, claimed) if self.confirm and claimed else set()
+        doubtful = self._doubtful(slots, claimed) if self.confirm and claimed else []
+        refuted = self._refuted(slots, doubtful) if doubtful else set()
         for row, work in enumerate(occupied):
             value = values[row]
             if work is None or value[CODE] == RUNNING or row in refuted:
                 continue
-            work.forwards += value[TURNS] * (forwards + self.transfer) + (self.confirm and value[CODE] == BROKEN)
+            work.forwards += value[TURNS] * (forwards + self.transfer)
             work.backwards += value[TURNS] * backwards
             work.zero_gradient_steps += value[FLAT]
             if value[CODE] == SPENT:
@@ -288,6 +292,18 @@ class SlotEngine:
         for row in rows:
             occupied[row] = None
         return works
+
+    def _doubtful(self, slots: Slots, claimed: list[int]) -> list[int]:
+        """Of the slots that claim to be broken those whose logits leave room for rounding: all of them where the claim
+        was made in less than float32.
+        """
+        if self.rounding is None:
+            return claimed
+        assert slots.hit_logits is not None
+        rows = torch.tensor(claimed, device=self.device)
+        logits = slots.hit_logits[rows]
+        clear = margins(logits, slots.labels[rows]) < -self.rounding * logits.abs().amax(1)
+        return [row for row, ok in zip(claimed, clear.tolist(), strict=True) if not ok]
 
     def _refuted(self, slots: Slots, claimed: list[int]) -> set[int]:
         """Of the slots that claim to be broken those whose iterate does not fool the model in full precision.

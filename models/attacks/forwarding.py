@@ -1,8 +1,8 @@
 """How a network is computed: precision, folded BatchNorm, memory format, compilation. Options of the engine, never of
 an attack.
 
-Whatever is chosen here only finds perturbations; a verdict counts once the network as it was loaded, in float32,
-confirms it.
+Whatever is chosen here only finds perturbations. A verdict is that of a float32 pass: what is found in lower precision
+counts once the network as it was loaded confirms it, and so does what is found in float32 but close to the border.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ WORTH_MEASURING, WORTH_COMPILING = 2.0, 1800.0
 WORTH_IT = 1.05
 #: Logits of a folded network may differ from the original's by this much of their range.
 FOLDING_TOLERANCE = 1e-4
+#: So far from the border, as a share of the largest logit, another way to compute the network in float32 cannot be
+#: wrong by rounding.
+ROUNDING = 1e-3
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -105,6 +105,10 @@ def _entry(name: str, fields: dict[str, Any]) -> Attack:
 
 def find(name: str) -> Attack:
     """The attack called `name` or by an alias, in any case; raises `UnknownName` with the nearest known ones."""
+    from models.attacks import libraries
+
+    if libraries.is_foreign(name):
+        return libraries.entry(name)
     known = entries()
     wanted = name.strip().lower().replace("_", "-")
     for entry in known.values():
@@ -133,6 +137,21 @@ def resolve(
     `apgd-t@targets=5,norm=L2`; what it says goes before the other arguments. A default step size follows eps (2/255 at
     8/255). Raises `InvalidSpec` for a setting that the attack does not have.
     """
+    from models.attacks import libraries
+
+    if libraries.is_foreign(text):
+        return libraries.resolve(
+            text,
+            eps=eps,
+            norm=norm,
+            step_size=step_size,
+            steps=steps,
+            restarts=restarts,
+            random_start=random_start,
+            seed=seed,
+            threat_space=threat_space,
+            verdict=verdict,
+        )
     name, inline = split_options(text)
     if match := re.fullmatch(r"(.+?)-(\d{1,6})", name.strip().lower()):
         name = match.group(1)
@@ -261,6 +280,10 @@ def _relative(text: str, eps: Radius) -> Radius:
 
 def inline(spec: AttackSpec) -> str:
     """The attack as one word that `resolve` reads back, `pgd@eps=8/255,steps=10`; without seed and threat space."""
+    from models.attacks import libraries
+
+    if libraries.is_foreign(spec.name):
+        return libraries.inline(spec)
     attack = find(spec.name)
     said: dict[str, object] = {"eps": spec.eps.text}
     said |= {} if spec.norm == attack.norm else {"norm": spec.norm}
