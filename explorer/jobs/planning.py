@@ -16,6 +16,7 @@ from explorer.settings import Settings
 from models.architectures import external
 from models.architectures import registry as architectures
 from models.architectures.options import scale_of
+from models.architectures.registry import Architecture
 from models.attacks import presets
 from models.attacks import registry as attacks
 from models.datasets import registry as datasets
@@ -334,6 +335,8 @@ def parse_options(options: Sequence[str], *, flag: str = "--set") -> dict[str, s
         key, equals, value = text.partition("=")
         if not equals or not key.strip() or not value.strip():
             raise InvalidSpec(f"{flag} {text!r} is not of the form key=value.")
+        if found.get(key.strip(), value.strip()) != value.strip():
+            raise InvalidSpec(f"{flag} gives {key.strip()} twice: {found[key.strip()]} and {value.strip()}.")
         found[key.strip()] = value.strip()
     return found
 
@@ -341,14 +344,25 @@ def parse_options(options: Sequence[str], *, flag: str = "--set") -> dict[str, s
 def _options_for(text: str, overrides: Mapping[str, str], everybody: Sequence[str]) -> dict[str, str]:
     """Of several architectures each takes the options it has; an option that none of them has is an error."""
     entry = architectures.find(text.partition("@")[0])
-    known = {o.name for o in entry.options}
+    known = _option_names([entry])
     found = [architectures.find(other.partition("@")[0]) for other in everybody]
-    others = {o.name for other in found for o in other.options}
+    others = _option_names(found)
     if entry.free_options:
-        return dict(overrides) if len(everybody) == 1 else {k: v for k, v in overrides.items() if k not in others}
+        return (
+            dict(overrides) if len(everybody) == 1 else {k: v for k, v in overrides.items() if _plain(k) not in others}
+        )
     if any(other.free_options for other in found):
-        return {k: v for k, v in overrides.items() if k in known}
-    return {k: v for k, v in overrides.items() if k in known or k not in others}
+        return {k: v for k, v in overrides.items() if _plain(k) in known}
+    return {k: v for k, v in overrides.items() if _plain(k) in known or _plain(k) not in others}
+
+
+def _option_names(entries: Sequence[Architecture]) -> set[str]:
+    """Every name under which one of the architectures takes an option."""
+    return {_plain(name) for entry in entries for o in entry.options for name in (o.name, *o.aliases)}
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
 
 
 def _only_weights(spec: ArchitectureSpec, context: _Context) -> Chosen:

@@ -272,8 +272,9 @@ def _relative(text: str, eps: Radius) -> Radius:
     factor = Fraction(text.removesuffix("eps").strip())
     numerator, slash, denominator = eps.text.partition("/")
     exact = Fraction(numerator) * factor
-    if slash and exact.denominator == 1:
-        return Radius(f"{exact.numerator}/{denominator}", float(exact / Fraction(denominator)))
+    decimal = f"{float(exact):.6g}"
+    if slash and Fraction(decimal) == exact:
+        return Radius(f"{decimal}/{denominator}", float(exact / Fraction(denominator)))
     value = float(Fraction(numerator) * factor / Fraction(denominator or "1"))
     return Radius(repr(value), value)
 

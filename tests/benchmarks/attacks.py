@@ -4,7 +4,8 @@
 
 Two networks, both ResNet-18 of width 16 on digits enlarged to 32x32 pixels: (a) trained as usual, at an eps where next
 to nothing survives, as with standard networks on CIFAR-10 at 8/255; (b) trained on adversarial examples, at an eps
-where at least half survive. Peers: torchattacks and foolbox for PGD-10, pyautoattack, the authors' code, for AutoAttack.
+where at least half survive. Peers: torchattacks and foolbox for PGD-10; pyautoattack, the authors' code, for
+AutoAttack.
 
 The times include clean and final predictions and confirming verdicts, and exclude training. How the network is computed
 is what `auto` takes for a job of ten thousand images; finding out is done once a job and not in the times, the last
@@ -233,10 +234,8 @@ def reference_autoattack(spec: AttackSpec) -> Callable[[nn.Module], Callable[[Te
     def craft(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
         import pyautoattack
 
-        made = pyautoattack.AutoAttack(
-            model, norm="Linf", eps=spec.eps.value, version="standard", device="cpu", verbose=False
-        )
-        return lambda x, y: made.run_standard_evaluation(x, y, bs=len(x))
+        made = pyautoattack.AutoAttack(model, norm="Linf", eps=spec.eps.value, version="standard", device="cpu")
+        return lambda x, y: made.run_standard_evaluation(x, y, batch_size=len(x))
 
     return craft
 
