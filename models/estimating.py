@@ -38,7 +38,7 @@ def cost(attack: AttackSpec, classes: int) -> tuple[int, int]:
     forwards, backwards = 1, 0
     for stage in attack.stages or (attack,):
         kernel = registry.kernel(stage)
-        runs = kernel.runs_for(classes)
+        runs = kernel.prepare(classes)
         each = kernel.passes()
         forwards += runs * (kernel.steps * (each[0] + (attack.surrogate is not None)) + 1)
         backwards += runs * kernel.steps * each[1]

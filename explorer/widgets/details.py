@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -184,14 +185,22 @@ def label(row: Mapping[str, Any]) -> str:
 def settings(row: Mapping[str, Any]) -> str:
     """Everything about the attack that is known."""
     step = row["step_size"]
+    config: dict[str, Any] = json.loads(row.get("attack_config") or "{}")
+    if stages := config.get("stages"):
+        names = (f"{s['name']} {s['eps']}" if config["name"] == "sweep" else str(s["name"]) for s in stages)
+        return f"{row['norm']} {row['eps']}, {', then '.join(names)}, seed {row['seed']}"
+    own = [f"{name.replace('_', ' ')} {value}" for name, value in config.get("settings", {}).items()]
+    surrogate = config.get("surrogate")
     return ", ".join(
         _some(
             [
                 f"{row['norm']} {row['eps']}",
+                f"crafted on {surrogate['architecture']}" if surrogate else None,
                 _steps(row["steps"], step),
                 _of(row["restarts"], "restart" if row["restarts"] == 1 else "restarts"),
                 {True: "random start", False: "start at the image"}.get(row["random_start"]),
                 _of(row["loss"], "loss", before=True),
+                *own,
                 _of(row["seed"], "seed", before=True),
             ]
         )

@@ -175,7 +175,7 @@ class APGD(SlotAttack):
     def runs(self) -> int:
         return self.spec.restarts * self._targets
 
-    def runs_for(self, classes: int) -> int:
+    def prepare(self, classes: int) -> int:
         return self.spec.restarts * max(1, min(self._targets, classes - 1))
 
     def target_of(self, work: Work) -> int:

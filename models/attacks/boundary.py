@@ -26,14 +26,12 @@ class Boundary:
 
     `logits` (n, classes) are those at the point; `value` (n,) is z_rival - z_label there, negative where the label is
     ahead, `normal` (n, C, H, W) its gradient, and `distance` (n,) how far the hyperplane is, box or no box.
-    `rivals` is the number of rivals that were looked at: each took a backward pass.
     """
 
     logits: Tensor
     value: Tensor
     normal: Tensor
     distance: Tensor
-    rivals: int
 
 
 def nearest_boundary(
@@ -65,7 +63,7 @@ def nearest_boundary(
             torch.where(nearer, distance, best[2]),
         )
     assert best is not None
-    return Boundary(logits.detach(), *best, rivals=count)
+    return Boundary(logits.detach(), *best)
 
 
 def to_hyperplane(

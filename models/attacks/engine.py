@@ -86,7 +86,7 @@ class SlotEngine:
         self.confirm = judge is not None and not transfer
         self.rounding = rounding
         self.attack = attack
-        self.runs = attack.runs_for(classes)
+        self.runs = attack.prepare(classes)
         self.capacity = slots
         self.device = device
         self.transform = transform

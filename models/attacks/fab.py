@@ -39,7 +39,8 @@ class Fab(SlotAttack):
     def runs(self) -> int:
         return self.spec.restarts * max(self._targets, 1)
 
-    def runs_for(self, classes: int) -> int:
+    def prepare(self, classes: int) -> int:
+        self._rivals = 1 if self.targeted else max(classes - 1, 1)
         return self.spec.restarts * max(min(self._targets, classes - 1), 1)
 
     def target_of(self, work: Work) -> int:
@@ -79,7 +80,6 @@ class Fab(SlotAttack):
         back = anchor + self._beta * (slots.x - anchor)
         at = torch.where(norms.rows(fooled, back), back, slots.x)
         found = nearest_boundary(forward, at, slots.labels, lambda z: self._classes(z, slots), self.spec.norm)
-        self._rivals = found.rivals
         slots.memory["drawn back"] = at
         return Gradient(logits, found.value, found.normal)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -115,6 +116,8 @@ class Forwarding:
         self._compiled = self._compile(classifier) if plan.compile else None
 
     def _compile(self, classifier: Classifier) -> Any:
+        # The compiler tells everybody without a GPU that there is none.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         mode = "reduce-overhead" if next(classifier.buffers()).device.type == "cuda" else "default"
         return torch.compile(self._classifier, mode=mode, dynamic=False)
 

@@ -37,6 +37,10 @@ class DeepFool(SlotAttack):
         self._overshoot = spec.number("overshoot")
         self._rivals = 1
 
+    def prepare(self, classes: int) -> int:
+        self._rivals = max(min(self._candidates, classes) - 1, 1)
+        return self.runs
+
     def start(self, slots: Slots) -> Tensor:
         return slots.clean.clamp(slots.low, slots.high)
 
@@ -57,7 +61,6 @@ class DeepFool(SlotAttack):
             return slots.memory["rivals"]
 
         found = nearest_boundary(forward, slots.x, slots.labels, rivals, self.spec.norm)
-        self._rivals = found.rivals
         return Gradient(found.logits, found.value, found.normal)
 
     def passes(self) -> tuple[int, int]:

@@ -218,8 +218,10 @@ class SlotAttack(ABC):
         """Runs an example gets before it counts as robust: restarts, times targets where there are some."""
         return self.spec.restarts
 
-    def runs_for(self, classes: int) -> int:
-        """The same for a model with so many classes, which may have fewer targets than asked for."""
+    def prepare(self, classes: int) -> int:
+        """Take note of how many classes the model has, before anything else is asked; returns the runs that an example
+        gets, which may be fewer than `runs` where there are fewer targets than asked for.
+        """
         return self.runs
 
     def target_of(self, work: Work) -> int:

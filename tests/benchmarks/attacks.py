@@ -235,7 +235,7 @@ def reference_autoattack(spec: AttackSpec) -> Callable[[nn.Module], Callable[[Te
         import pyautoattack
 
         made = pyautoattack.AutoAttack(model, norm="Linf", eps=spec.eps.value, version="standard", device="cpu")
-        return lambda x, y: made.run_standard_evaluation(x, y, batch_size=len(x))
+        return lambda x, y: made.run_standard_evaluation(x, y, batch_size=len(x))[0]
 
     return craft
 

@@ -337,7 +337,7 @@ def test_fewer_classes_than_the_ratio_needs(name: str, classes: int) -> None:
             margin = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
             assert torch.allclose(values, margin.squeeze(1))
     kernel = registry.kernel(attack(name, restarts=2))
-    assert kernel.runs_for(classes) == (2 * max(1, classes - 1) if name == "apgd-t" else 2)
+    assert kernel.prepare(classes) == (2 * max(1, classes - 1) if name == "apgd-t" else 2)
 
 
 def test_losses_are_those_of_the_authors_code() -> None:
@@ -352,7 +352,7 @@ def test_losses_are_those_of_the_authors_code() -> None:
 
 def test_targets_are_the_most_likely_classes_but_the_label_one_after_another() -> None:
     kernel = registry.kernel(attack("apgd-t@targets=4", restarts=2))
-    assert (kernel.runs, kernel.runs_for(1000), kernel.runs_for(4)) == (8, 8, 6)
+    assert (kernel.runs, kernel.prepare(1000), kernel.prepare(4)) == (8, 8, 6)
 
     def targets(label: int) -> list[int]:
         work = Work(0, torch.zeros(1, 1, 1), label, 7, 0.0, 1, top=(7, 3, 9, 1, 0, 2))

@@ -216,7 +216,7 @@ def test_fab_with_restarts_is_never_farther_and_starts_where_it_says(evaluator: 
     _, images, labels = linear_problem(1, 40, (1, 3, 5), 4)
     for norm in NORMS:
         kernel = registry.kernel(attack(f"fab-t@norm={norm},targets=2,restarts=3", eps="0.2"))
-        assert (kernel.runs, kernel.runs_for(10), kernel.runs_for(2)) == (6, 6, 3)
+        assert (kernel.runs, kernel.prepare(10), kernel.prepare(2)) == (6, 6, 3)
         slots = block(images, labels)
         starts = []
         for run in range(6):
