@@ -34,10 +34,15 @@ LEAST_SLOTS, PIXELS_A_BATCH, MOST_SLOTS = 64, 64 * 32 * 32, 256
 CASCADE_BLOCK = 8
 
 
-def default_slots(image_shape: tuple[int, ...]) -> int:
+#: So many times as many slots on a GPU, which a small batch does not fill; where they do not fit they are halved.
+GPU_FACTOR = 8
+
+
+def default_slots(image_shape: tuple[int, ...], device: str = "cpu") -> int:
     """Slots for images (C, H, W), a power of two: a batch of tiny images would leave the machine waiting for Python."""
     pixels = image_shape[1] * image_shape[2]
-    return min(MOST_SLOTS, max(LEAST_SLOTS, 1 << (PIXELS_A_BATCH // pixels).bit_length() - 1))
+    slots = min(MOST_SLOTS, max(LEAST_SLOTS, 1 << (PIXELS_A_BATCH // pixels).bit_length() - 1))
+    return slots * (GPU_FACTOR if device == "cuda" else 1)
 
 
 #: The network as it was loaded, in float32.
@@ -77,7 +82,7 @@ class Evaluator:
         self.device = torch.device(device)
         self.classifier = classifier.to(self.device)
         self.examples = examples
-        self.slots = slots or default_slots(examples.image_shape)
+        self.slots = slots or default_slots(examples.image_shape, self.device.type)
         self.clean = CleanPass()
         self.speed = speed
         #: The model that attacks with a surrogate are crafted on.
