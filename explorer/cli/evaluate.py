@@ -158,8 +158,8 @@ def command(
         int | None,
         typer.Option(
             "--batch-size",
-            help="Slots of the engine: examples attacked side by side [default: 64 to 256 by image size, 8 times as many "
-            "on a GPU; halved where memory does not suffice].",
+            help="Slots of the engine: examples attacked side by side [default: 64 to 256 by image size, 8 times as "
+            "many on a GPU; halved where memory does not suffice].",
         ),
     ] = None,
     family: Annotated[

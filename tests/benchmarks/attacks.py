@@ -33,6 +33,7 @@ from models import estimating
 from models.architectures import registry as architectures
 from models.attacks import registry as attacks
 from models.attacks.engine import SlotEngine
+from models.attacks.fab import Fab
 from models.attacks.forwarding import Forwarding, Plan, Speed, precision_for
 from models.attacks.slots import SlotAttack
 from models.classifier import Classifier, frozen
@@ -150,6 +151,7 @@ def stopwatch() -> Iterator[list[float]]:
 
     owners: tuple[tuple[Any, str], ...] = (
         (SlotAttack, "evaluate"),
+        (Fab, "evaluate"),
         (SlotEngine, "_padded"),
         (Evaluator, "_predict"),
     )

@@ -40,6 +40,11 @@ def same_start(monkeypatch: pytest.MonkeyPatch, spec: AttackSpec) -> None:
     monkeypatch.setattr(torch.Tensor, "uniform_", uniform_)
 
 
+def step_of(spec: AttackSpec) -> float:
+    assert spec.step_size is not None
+    return spec.step_size.value
+
+
 def data(evaluator: Evaluator) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(evaluator.examples.images[:N]), torch.from_numpy(evaluator.examples.labels[:N])
 
@@ -72,10 +77,10 @@ class TestTorchattacks:
         import torchattacks
 
         spec = attack("f-fgsm", eps=eps, verdict="last")
-        assert spec.step_size.value == pytest.approx(1.25 * spec.eps.value)
+        assert step_of(spec) == pytest.approx(1.25 * spec.eps.value)
         x, y = data(evaluator)
         same_start(monkeypatch, spec)
-        reference = torchattacks.FFGSM(evaluator.classifier.eval(), eps=spec.eps.value, alpha=spec.step_size.value)
+        reference = torchattacks.FFGSM(evaluator.classifier.eval(), eps=spec.eps.value, alpha=step_of(spec))
         assert_equal_verdicts(evaluator, spec, reference(x, y))
 
     @pytest.mark.parametrize("random_start", [True, False])
@@ -88,9 +93,29 @@ class TestTorchattacks:
         reference = torchattacks.PGD(
             evaluator.classifier.eval(),
             eps=spec.eps.value,
-            alpha=spec.step_size.value,
+            alpha=step_of(spec),
             steps=10,
             random_start=random_start,
+        )
+        assert_equal_verdicts(evaluator, spec, reference(x, y))
+
+    def test_bim(self, eps: str, evaluator: Evaluator) -> None:
+        import torchattacks
+
+        spec = attack("bim", eps=eps, verdict="last")
+        x, y = data(evaluator)
+        reference = torchattacks.BIM(
+            evaluator.classifier.eval(), eps=spec.eps.value, alpha=step_of(spec), steps=spec.steps
+        )
+        assert_equal_verdicts(evaluator, spec, reference(x, y))
+
+    def test_mi_fgsm(self, eps: str, evaluator: Evaluator) -> None:
+        import torchattacks
+
+        spec = attack("mi-fgsm", eps=eps, verdict="last")
+        x, y = data(evaluator)
+        reference = torchattacks.MIFGSM(
+            evaluator.classifier.eval(), eps=spec.eps.value, alpha=step_of(spec), steps=spec.steps, decay=1.0
         )
         assert_equal_verdicts(evaluator, spec, reference(x, y))
 
@@ -105,15 +130,65 @@ class TestTorchattacks:
         evaluator.classifier.eval()
         z = evaluator.classifier.normalize(x)
         same_start(monkeypatch, spec)
-        reference = torchattacks.PGD(
-            evaluator.classifier.network, eps=spec.eps.value, alpha=spec.step_size.value, steps=10
-        )
+        reference = torchattacks.PGD(evaluator.classifier.network, eps=spec.eps.value, alpha=step_of(spec), steps=10)
         adversarial = reference(z, y)
         found = outcomes(evaluator, spec, range(N))
         with torch.no_grad():
             theirs = evaluator.classifier.network(adversarial).argmax(1).tolist()
         differ = [i for i in range(N) if found[i].adversarial_prediction != theirs[i]]
         assert all(abs(found[i].margin or 0) < 1e-4 for i in differ)
+
+
+@pytest.mark.parametrize("eps", EPS)
+class TestWrittenOutByHand:
+    """Attacks that no library has as they were published."""
+
+    @pytest.mark.parametrize("name", ["step-ll", "iter-ll"])
+    def test_least_likely_class(self, name: str, eps: str, evaluator: Evaluator) -> None:
+        spec = attack(name, eps=eps, verdict="last")
+        x, _ = data(evaluator)
+        model = evaluator.classifier.eval()
+        with torch.no_grad():
+            target = model(x).argmin(1)
+        adversarial = x
+        for _ in range(spec.steps):
+            at = adversarial.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(model(at), target, reduction="sum"), at)
+            moved = adversarial - step_of(spec) * gradient.sign()
+            adversarial = (x + (moved - x).clamp(-spec.eps.value, spec.eps.value)).clamp(0, 1)
+        assert_equal_verdicts(evaluator, spec, adversarial)
+
+    def test_r_fgsm(self, eps: str, evaluator: Evaluator) -> None:
+        from models.attacks.random import normal
+
+        spec = attack("r-fgsm", eps=eps, verdict="last")
+        assert step_of(spec) == pytest.approx(spec.eps.value / 2)
+        x, y = data(evaluator)
+        model = evaluator.classifier.eval()
+        key = key_of(spec.seed, spec.name)
+        gaussian = normal(key, torch.arange(N), torch.zeros(N, dtype=torch.long), tuple(x.shape[1:]))
+        start = (x + spec.eps.value / 2 * gaussian.sign()).clamp(0, 1).requires_grad_()
+        (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(model(start), y, reduction="sum"), start)
+        adversarial = (start + spec.eps.value / 2 * gradient.sign()).clamp(0, 1).detach()
+        assert_equal_verdicts(evaluator, spec, adversarial)
+
+
+@needs["foolbox"]
+@pytest.mark.parametrize(("norm", "eps"), [("L2", "0.3"), ("L2", "0.8"), ("L1", "2"), ("L1", "6")])
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd"])
+def test_other_norms_equal_foolbox_s(name: str, norm: str, eps: str, evaluator: Evaluator) -> None:
+    import foolbox
+
+    # In L1 foolbox scales what leaves the ball where ours goes to its nearest point; four quarter steps do not leave it.
+    few = {"steps": 4} if norm == "L1" and name != "fgsm" else {}
+    of_theirs = {"fgsm": "FastGradientAttack", "bim": "BasicIterativeAttack", "pgd": "PGD"}[name]
+    spec = attack(name, eps=eps, norm=norm, verdict="last", **({"random_start": False} if name == "pgd" else {}), **few)
+    settings = {} if name == "fgsm" else {"abs_stepsize": step_of(spec), "steps": spec.steps, "random_start": False}
+    made = getattr(foolbox.attacks, f"{norm}{of_theirs}")(**settings)
+    x, y = data(evaluator)
+    model = foolbox.PyTorchModel(evaluator.classifier.eval(), bounds=(0, 1), device="cpu")
+    _, adversarial, _ = made(model, x, y, epsilons=spec.eps.value)
+    assert_equal_verdicts(evaluator, spec, adversarial)
 
 
 @needs["foolbox"]
@@ -141,6 +216,6 @@ class TestFoolbox:
 
         x, y = data(evaluator)
         model = foolbox.PyTorchModel(evaluator.classifier.eval(), bounds=(0, 1), device="cpu")
-        reference = SameStart(abs_stepsize=spec.step_size.value, steps=10, random_start=random_start)
+        reference = SameStart(abs_stepsize=step_of(spec), steps=10, random_start=random_start)
         _, adversarial, _ = reference(model, x, y, epsilons=spec.eps.value)
         assert_equal_verdicts(evaluator, spec, adversarial)
