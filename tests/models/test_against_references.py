@@ -179,7 +179,7 @@ class TestWrittenOutByHand:
 def test_other_norms_equal_foolbox_s(name: str, norm: str, eps: str, evaluator: Evaluator) -> None:
     import foolbox
 
-    # In L1 foolbox scales what leaves the ball where ours goes to its nearest point; four quarter steps do not leave it.
+    # In L1 foolbox scales what leaves the ball, where ours goes to its nearest point; four quarter steps stay inside.
     few = {"steps": 4} if norm == "L1" and name != "fgsm" else {}
     of_theirs = {"fgsm": "FastGradientAttack", "bim": "BasicIterativeAttack", "pgd": "PGD"}[name]
     spec = attack(name, eps=eps, norm=norm, verdict="last", **({"random_start": False} if name == "pgd" else {}), **few)
