@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -283,6 +284,17 @@ class Evaluator:
             self.rows_forward += adapter.rows_forward
             self.rows_backward += adapter.rows_backward
             adapter.rows_forward = adapter.rows_backward = 0
+
+    def compute_as(self, how: str) -> None:
+        """Compute the network as an earlier session did, in the words of `how`, as far as that is left to `auto`: so an
+        evaluation that is continued rounds as it did before. What cannot be done so here is chosen anew.
+        """
+        asked, before = self.speed, Plan.parse(how)
+        free = {name: getattr(asked, name) == "auto" for name in ("compile", "channels_last", "fold")}
+        if before.precision != forwarding.precision_for(asked.precision, self.device) or not all(free.values()):
+            return
+        with contextlib.suppress(EvaluationError, RuntimeError):
+            self.how, self._forwarding = how, Forwarding(self.classifier, before, self.slots)
 
     def _how(self, attack: AttackSpec, indices: list[int]) -> Forwarding:
         """How the network is computed in this evaluator: decided once, at the first attack."""

@@ -195,18 +195,23 @@ def open_evaluation(
         elif found[0] != "complete":
             _continue_evaluation(con, evaluation, target)
         status: Status = "complete" if found is not None and found[0] == "complete" else "running"
+        engine = one(con, "SELECT engine FROM evaluations WHERE evaluation_id = ?", [target])
         done = con.sql("SELECT example FROM outcomes WHERE evaluation_id = ? ORDER BY example", params=[target])
         return OpenedEvaluation(
             evaluation_id=target,
             status=status,
             done=done.to_arrow_table().column("example").to_pylist(),
             staging=staging,
+            engine=engine[0] if engine else None,
         )
 
 
-def append_outcomes(store: Store, evaluation_id: str, outcomes: pa.Table, *, seconds: float) -> Counts:
+def append_outcomes(
+    store: Store, evaluation_id: str, outcomes: pa.Table, *, seconds: float, engine: str | None = None
+) -> Counts:
     """Store the outcomes that are not there yet, add `seconds` of work, and return the new counts.
 
+    `engine` says how the network was computed.
     `outcomes` has the columns of `outcome_schema` (an `evaluation_id` column is ignored; nullable ones may be missing).
     An example that is stored already, or comes twice in the batch, is kept once. Raises `ValueError` for a batch of
     another shape and `EvaluationNotFound` if there is no such evaluation.
@@ -235,6 +240,8 @@ def append_outcomes(store: Store, evaluation_id: str, outcomes: pa.Table, *, sec
             {"id": evaluation_id},
         )
         _update_counts(con, evaluation_id, seconds)
+        if engine is not None:
+            con.execute("UPDATE evaluations SET engine = ? WHERE evaluation_id = ?", [engine, evaluation_id])
         row = one(
             con,
             f"SELECT n_requested, {', '.join(_COUNTS)}, seconds FROM evaluations WHERE evaluation_id = ?",

@@ -119,6 +119,8 @@ class OpenedEvaluation:
     status: Status
     done: list[int]
     staging: bool
+    #: How the network was computed in the latest session, so that the next one can do the same.
+    engine: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,6 +80,8 @@ class Recorder:
         self.evaluation_id = evaluation_id
         self.warn = warn
         self.pending: list[Outcome] = []
+        #: How the network is computed, once that is known.
+        self.engine: str | None = None
         #: Examples of a cascade that have passed a stage since the last batch.
         self.survived: list[Survival] = []
         #: The counts of the evaluation after the latest batch.
@@ -118,7 +120,11 @@ class Recorder:
             return
         now = time.monotonic()
         self.counts = results.append_outcomes(
-            self.store, self.evaluation_id, rows.outcome_table(self.pending), seconds=now - self.accounted
+            self.store,
+            self.evaluation_id,
+            rows.outcome_table(self.pending),
+            seconds=now - self.accounted,
+            engine=self.engine,
         )
         self.accounted = now
         self.pending.clear()

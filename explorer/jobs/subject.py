@@ -121,6 +121,8 @@ class Subject:
         recorder.add(settled)
         done = {int(i) for i in opened.done} | {o.example for o in settled}
         missing = [i for i in self.indices if i not in done]
+        if opened.engine and (done or survivals):
+            evaluator.compute_as(opened.engine)
         self._estimate(attack, missing)
         evaluator.warnings += [w for w in checks.before(evaluator, attack) if w not in evaluator.warnings]
         keeper = self._keeper()

@@ -34,6 +34,9 @@ FOLDING_TOLERANCE = 1e-4
 #: wrong by rounding.
 ROUNDING = 1e-3
 
+#: What people read of a plan.
+_WORDS = {"fold": "folded BatchNorm", "channels_last": "channels last", "compile": "compiled"}
+
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -64,11 +67,13 @@ class Plan:
         return not (self.compile or self.channels_last or self.fold) and self.precision == "float32"
 
     def __str__(self) -> str:
-        words = [self.precision]
-        words += ["folded BatchNorm"] if self.fold else []
-        words += ["channels last"] if self.channels_last else []
-        words += ["compiled"] if self.compile else []
-        return ", ".join(words)
+        return ", ".join([self.precision, *(word for name, word in _WORDS.items() if getattr(self, name))])
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """The plan that `str` wrote, with what `choose` says of it or without."""
+        precision, *words = text.partition(" (")[0].split(", ")
+        return cls(precision, **{name: word in words for name, word in _WORDS.items()})
 
 
 def precision_for(asked: str, device: torch.device) -> str:

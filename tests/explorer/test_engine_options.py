@@ -10,7 +10,7 @@ from explorer.errors import ExplorerError
 from explorer.jobs import planning
 from models.attacks import presets, registry
 from models.errors import InvalidSpec, ModelsError
-from tests.explorer.test_evaluate import EVAL, Cli, result
+from tests.explorer.test_evaluate import AS_LOADED, EVAL, Cli, result
 
 N = ("--examples", "60", "--format", "json")
 
@@ -74,7 +74,7 @@ class TestPresets:
 
 
 class TestLadder:
-    WORDS = (*EVAL, "--attack", "sweep@attack=pgd-4,grid=2/255:6/255:12/255:20/255", *N)
+    WORDS = (*EVAL, *AS_LOADED, "--attack", "sweep@attack=pgd-4,grid=2/255:6/255:12/255:20/255", *N)
 
     def test_what_a_smaller_eps_broke_is_not_attacked_again(self, cli: Cli, home_with_weights: Path) -> None:
         code, out, _ = cli(*self.WORDS, "--eps", "12/255", "--eps", "2/255", "--eps", "6/255")

@@ -108,6 +108,22 @@ class TestHowTheNetworkIsComputed:
         assert "folded BatchNorm" in said
         assert "ms" in said
 
+    def test_a_plan_reads_back(self) -> None:
+        for plan in (Plan(), Plan("bf16", compile=True), Plan(fold=True, channels_last=True)):
+            assert Plan.parse(str(plan)) == plan
+            assert Plan.parse(f"{plan} (a gradient takes, in float32 0.77 ms)") == plan
+
+    def test_a_continued_evaluation_is_computed_as_before(self, evaluator: Evaluator) -> None:
+        spec = attack("pgd", eps="8/255", steps=3)
+        free = other(evaluator, Speed(compile="auto"))
+        free.compute_as("float32, folded BatchNorm")
+        outcomes(free, spec, range(20))
+        assert free.how == "float32, folded BatchNorm", "not measured anew"
+        fixed = other(evaluator, EXACT)
+        fixed.compute_as("float32, folded BatchNorm")
+        outcomes(fixed, spec, range(20))
+        assert fixed.how == "float32", "what a person says goes before"
+
     def test_unknown_precision_is_refused(self) -> None:
         for name in ("float8", "fp16"):
             with pytest.raises(EvaluationError, match="float32"):
