@@ -188,15 +188,20 @@ def _surrogate(asked: Asked, dataset: Dataset, settings: Settings) -> Surrogate 
     return Surrogate(model.architecture, model.sha256, model.mean, model.std, model.weights)
 
 
-def _crafted_on(spec: AttackSpec, surrogate: Surrogate | None) -> AttackSpec:
-    """The attack crafted on another model and judged, at its end, on the attacked one."""
-    if surrogate is None:
-        return spec
+def _transferred(name: str, verdict: Verdict | None) -> Verdict:
+    """The verdict on an attack that is crafted on a surrogate; raises `InvalidSpec` for one that cannot be."""
+    spec = attacks.resolve(name)
     if spec.stages or not attacks.find(spec.name).transfers:
         raise InvalidSpec(
             f"{spec.name} cannot be crafted on a surrogate: use an attack along the gradient, such as pgd."
         )
-    return replace(spec, surrogate=surrogate)
+    # Looking at the attacked model in every step would be more than a transfer.
+    return verdict or "last"
+
+
+def _crafted_on(spec: AttackSpec, surrogate: Surrogate | None) -> AttackSpec:
+    """The attack crafted on another model and judged, at its end, on the attacked one."""
+    return spec if surrogate is None else replace(spec, surrogate=surrogate)
 
 
 def _is_code(architecture: str) -> bool:
@@ -223,9 +228,6 @@ def resolve_attacks(asked: Asked) -> list[AttackSpec]:
         raise InvalidSpec(f"threat space {asked.threat_space!r} is unknown: pixel or normalized-clamped.")
     threat_space: ThreatSpace = "pixel" if asked.threat_space == "pixel" else "normalized-clamped"
     verdict = _verdict(asked.verdict)
-    if asked.surrogate is not None and verdict is None:
-        # Looking at the attacked model in every step would be more than a transfer.
-        verdict = "last"
     iterated: dict[str, Any] = {"steps": asked.steps, "step_size": asked.step_size, "restarts": asked.restarts}
     wanted: dict[str, tuple[str | None, ...]] = {}
     for preset in map(presets.find, asked.presets):
@@ -248,7 +250,7 @@ def resolve_attacks(asked: Asked) -> list[AttackSpec]:
                 norm=asked.norm,
                 seed=asked.seed,
                 threat_space=threat_space,
-                verdict=verdict,
+                verdict=_transferred(name, verdict) if asked.surrogate is not None else verdict,
                 **(iterated if iterates else {}),
             )
             found.setdefault(spec.identity, spec)

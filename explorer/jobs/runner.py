@@ -88,6 +88,8 @@ class Runner:
             self.emit("error", message=f"the model's code left the program (SystemExit: {leaving}).")
         finally:
             state = {errors.OK: "complete", errors.INTERRUPTED: "cancelled"}.get(exit_code, "failed")
+            if state == "complete" and self._told_budget:
+                state = "cancelled"
             self.emit("job_finished", state=state, exit_code=exit_code)
         return exit_code
 

@@ -124,7 +124,7 @@ class Subject:
         if opened.engine and (done or survivals):
             evaluator.compute_as(opened.engine)
         self._estimate(attack, missing)
-        evaluator.warnings += [w for w in checks.before(evaluator, attack) if w not in evaluator.warnings]
+        known = checks.before(evaluator, attack)
         keeper = self._keeper()
         try:
             self._run(spec, missing, survivals, tally, recorder, keeper)
@@ -138,7 +138,7 @@ class Subject:
                 runner.store,
                 opened.evaluation_id,
                 status="failed" if failed else "partial",
-                warnings=[*evaluator.warnings, *([str(error)] if failed else [])],
+                warnings=[*evaluator.warnings, *known, *([str(error)] if failed else [])],
                 engine=evaluator.how or None,
             )
             self._keep(keeper, opened.evaluation_id, opened.evaluation_id)
@@ -148,7 +148,7 @@ class Subject:
             runner.store,
             opened.evaluation_id,
             status="complete" if complete else "partial",
-            warnings=[*self._warnings(recorder.counts), *doubts],
+            warnings=[*self._warnings(recorder.counts), *known, *doubts],
             engine=evaluator.how or None,
         )
         if finished.replaced:

@@ -54,7 +54,7 @@ def find(name: str) -> Preset:
     known = entries()
     if name.strip().lower() in known:
         return known[name.strip().lower()]
-    raise UnknownName("preset", name, known, listing="nasrob-tui attacks")
+    raise UnknownName("preset", name, known, listing="nasrob-tui attacks --presets")
 
 
 def _preset(name: str, fields: Any, source: str) -> Preset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,8 @@ class TestLadder:
             assert "budget of 250 forward passes is spent" in err
         assert len(seen) > 2
         assert seen[-1] == "complete"
+        jobs = json.loads(cli("jobs", "--format", "json")[1])
+        assert {job["state"] for job in jobs} == {"complete", "cancelled"}
         assert [row[:9] for row in outcomes(pieces, identity)] == [row[:9] for row in outcomes(straight, identity)]
         from store import Store
 
@@ -177,9 +180,10 @@ def test_estimate_says_what_it_will_cost(cli: Cli, home_with_weights: Path) -> N
         (["--surrogate-weights", "abc"], "belongs to --surrogate"),
         (["--surrogate", "vgg16-bn"], "train --arch vgg16-bn"),
         (["--surrogate", "resnet18@width=8", "--attack", "square"], "cannot be crafted on a surrogate"),
+        (["--surrogate", "resnet18@width=8", "--attack", "sweep"], "cannot be crafted on a surrogate"),
         (["--family", "nas"], "for networks of your own"),
         (["--family", "animal"], "handcrafted or nas"),
-        (["--preset", "papers"], "unknown preset"),
+        (["--preset", "papers"], "attacks --presets"),
         (["--norm", "L3"], "norm 'L3' is unknown"),
         (["--norm", "L2", "--attack", "mi-fgsm"], "not in L2"),
         (["--attack", "autoattack", "--verdict", "last"], "cascade"),
@@ -197,6 +201,40 @@ def test_bad_options_are_one_sentence(words: list[str], says: str, cli: Cli, hom
     assert out == ""
     assert says in err
     assert "Traceback" not in err
+
+
+THREE_CLASSES = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+"""
+
+
+def test_a_warning_belongs_to_its_attack(cli: Cli, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The losses of APGD need more classes than there are; FGSM's does not."""
+    import numpy as np
+    from PIL import Image
+
+    (tmp_path / "threeclasses.py").write_text(THREE_CLASSES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        folder = tmp_path / "pictures" / "test" / f"class{k}"
+        folder.mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    code, out, err = cli(
+        "eval", "--headless", "--arch", "threeclasses:net", "--weights", "factory", "--threads", "1",
+        "--dataset", f"folder:{tmp_path / 'pictures'}@size=8,resize=8", "--mean", "0", "--std", "1",
+        "--attack", "apgd-t@steps=2", "--attack", "fgsm", "--format", "json",
+    )  # fmt: skip
+    assert code == 0, err
+    first, second = result(out)
+    assert any("needs 4 classes" in w for w in first["warnings"])
+    assert not any("classes" in w for w in second["warnings"])
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5m", 90), ("2h", 7200), (".5d", 43200), ("10s", 10)])
