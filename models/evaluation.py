@@ -122,7 +122,7 @@ class Evaluator:
                     f"the model cannot take {self.examples.dataset} images of shape "
                     f"{self.examples.image_shape}: {first_line}."
                 ) from error
-        self.warnings.clear()
+        self.warnings[:] = getattr(self.classifier.network, "doubts", ())
         scale = logits.abs().amax(1, keepdim=True).clamp_min(1e-12)
         if float(((logits - again) / scale).abs().max()) > 1e-4:
             self.warnings.append(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +23,8 @@ from explorer.cli.options import (
 from explorer.render import Column, Format
 
 if TYPE_CHECKING:
-    from explorer.settings import Settings
-    from models.training.loop import EpochReport, TrainingPlan
+    from explorer.training import Trained
+    from models.training.loop import EpochReport
 
 
 def command(
@@ -65,11 +67,11 @@ def command(
     from explorer.cli.streams import foreign_code
     from explorer.errors import ExplorerError
     from explorer.jobs.planning import parse_options
+    from explorer.training import Order, Trainer
     from models.architectures import registry as architectures
     from models.architectures.options import scale_of
     from models.datasets import registry as datasets
     from models.devices import check_name
-    from models.training import recipes
 
     if not arch:
         raise ExplorerError("name at least one --arch: `nasrob-tui archs` lists them.")
@@ -88,18 +90,23 @@ def command(
         raise ExplorerError(f"--{flag} and --set-recipe {twice[0]} say the same thing: give one of them.")
     overrides |= keys
     scale = scale_of(entry.image_shape)
-    plans = []
-    for text in arch:
-        spec = architectures.parse_architecture(text, parse_options(set_ or ()), scale=scale)
-        chosen = recipe or architectures.find(spec.name).recipe_for(scale)
-        plans.append((spec, recipes.load(chosen, entry.name, overrides)))
+    orders = [
+        Order(
+            architectures.parse_architecture(text, parse_options(set_ or ()), scale=scale),
+            entry.name,
+            seed=seed,
+            recipe=recipe,
+            overrides=overrides,
+        )
+        for text in arch
+    ]
+    for order in orders:
+        order.check()
     for split in ("train", "test"):
         datasets.load(entry.name, split, root=data_root, download=download)
+    trainer = Trainer(settings, device=device, threads=threads, data_root=data_root, force=force, watch=watch_on_stderr)
     with foreign_code():
-        rows = [
-            _train(spec, found, entry.name, seed, device, threads, out, force, settings, data_root)
-            for spec, found in plans
-        ]
+        rows = [row_of(trainer.train(order, out=out)) for order in orders]
     columns = [
         Column("architecture", "architecture"),
         Column("dataset", "dataset"),
@@ -125,106 +132,27 @@ def _value(text: str) -> Any:
         return text
 
 
-def _train(
-    architecture: Any,
-    recipe: Any,
-    dataset: str,
-    seed: int,
-    device: str,
-    threads: int | None,
-    out: Path | None,
-    force: bool,
-    settings: Settings,
-    data_root: Path | None,
-) -> dict[str, Any]:
-    import re
-
-    from explorer.jobs import rows
-    from models import counting, devices
-    from models.datasets import registry as datasets
-    from models.training import loop
-    from models.weights import catalogue
-    from models.weights.files import save_weights
-    from store import Store, results
-
-    entry = datasets.find(dataset)
-    examples = datasets.load(entry.name, "train", root=data_root)
-    plan = loop.TrainingPlan(architecture, entry, recipe, seed, examples.fingerprint)
-    # A factory's name has a colon, which not every file system takes.
-    named = re.sub(r"[^\w.@=,-]+", "-", architecture.canonical)
-    path = (
-        out.absolute() if out else settings.weights / entry.slug / f"{named}-seed{seed}-{plan.identity[:8]}.safetensors"
-    )
-    record = catalogue.read_record(path) if path.exists() and not force else None
-    if record is not None and (record.architecture, record.recipe, record.seed, record.dataset_fingerprint) == (
-        architecture.canonical,
-        recipe.to_dict(),
-        seed,
-        examples.fingerprint,
-    ):
-        print(f"{architecture.canonical} is trained already (--force trains it again)", file=sys.stderr)
-        return _row(record, str(path))
-    results_store = Store(settings.store)
-    results_store.ensure()
-    where = devices.choose(device)
-    devices.set_threads(threads)
-    checkpoint = settings.checkpoints / f"{plan.identity}.pt"
-    if force:
-        checkpoint.unlink(missing_ok=True)
-    classifier = _with_progress(plan, examples, where, checkpoint)
-    test = datasets.load(entry.name, "test", root=data_root)
-    record = save_weights(
-        path,
-        classifier.network,
-        catalogue.WeightsRecord(
-            architecture=architecture.canonical,
-            dataset=entry.name,
-            dataset_fingerprint=examples.fingerprint,
-            num_classes=entry.n_classes,
-            in_channels=entry.image_shape[0],
-            mean=entry.preprocessing.mean,
-            std=entry.preprocessing.std,
-            geometry=entry.geometry.text if entry.geometry else None,
-            tensors_sha256="",
-            origin="trained",
-            recipe_name=recipe.name,
-            recipe=recipe.to_dict(),
-            seed=seed,
-            clean_accuracy=loop.accuracy(classifier, test, device=where),
-            clean_examples=len(test),
-            software_version=rows.software_version(),
-            created_at=rows.utc_now(),
-        ),
-    )
-    counts = counting.of_network(classifier.network, entry.image_shape)
-    results.record_model(
-        results_store,
-        rows.architecture_row(architecture),
-        rows.model_row(architecture, entry, record.tensors_sha256, str(path), record, counts),
-    )
-    checkpoint.unlink(missing_ok=True)
-    return _row(record, str(path))
-
-
-def _row(record: Any, path: str) -> dict[str, Any]:
+def row_of(trained: Trained) -> dict[str, Any]:
+    """What `train` prints of a training."""
+    record = trained.record
+    recipe = record.recipe or {}
     return {
         "architecture": record.architecture,
         "dataset": record.dataset,
         "seed": record.seed,
         "recipe": record.recipe_name,
-        "epochs": record.recipe["epochs"],
+        "epochs": recipe.get("epochs"),
         "clean_accuracy": record.clean_accuracy,
         "sha256": record.tensors_sha256,
-        "path": path,
+        "path": str(trained.path),
     }
 
 
-def _with_progress(plan: TrainingPlan, examples: Any, device: str, checkpoint: Path) -> Any:
-    """Train with a bar and the time left on stderr: a bar on a terminal, a line every ten seconds elsewhere."""
+@contextlib.contextmanager
+def watch_on_stderr(title: str, epochs: int) -> Iterator[Callable[[EpochReport], None]]:
+    """Show a training and the time left on stderr: a bar on a terminal, a line every ten seconds elsewhere."""
     from explorer.cli.progress import clock
-    from models.training import loop
 
-    title = plan.architecture.canonical
     began = time.monotonic()
     fresh = 0
     said = 0.0
@@ -259,7 +187,8 @@ def _with_progress(plan: TrainingPlan, examples: Any, device: str, checkpoint: P
 
     try:
         if not sys.stderr.isatty():
-            return loop.train(plan, examples, device=device, checkpoint=checkpoint, on_epoch=line)
+            yield line
+            return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -271,7 +200,7 @@ def _with_progress(plan: TrainingPlan, examples: Any, device: str, checkpoint: P
             console=Console(stderr=True, highlight=False),
             transient=True,
         ) as bar:
-            task = bar.add_task(title, total=plan.recipe.epochs, state="")
+            task = bar.add_task(title, total=epochs, state="")
 
             def show(report: EpochReport) -> None:
                 nonlocal fresh
@@ -282,7 +211,7 @@ def _with_progress(plan: TrainingPlan, examples: Any, device: str, checkpoint: P
                     task, completed=report.epoch, state=state + (f", {left(report)} left" if fresh else ", resumed")
                 )
 
-            return loop.train(plan, examples, device=device, checkpoint=checkpoint, on_epoch=show)
+            yield show
     except KeyboardInterrupt:
         print(f"{title}: stopped; the same command goes on after the last whole epoch.", file=sys.stderr)
         raise

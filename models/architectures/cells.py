@@ -212,6 +212,12 @@ class CellNetwork(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        last, auxiliary_logits = self.last_map(x)
+        logits: Tensor = self.classifier(self.global_pooling(last).flatten(1))
+        return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+
+    def last_map(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The output of the last cell, (N, channels, H', W'), and in training the auxiliary head's logits, if any."""
         drop = DropPath(self.drop_path) if self.training and self.drop_path > 0 else None
         if self.form == "imagenet":
             if not all(7 <= _halved(n, 5) < 14 for n in x.shape[2:]):
@@ -228,8 +234,7 @@ class CellNetwork(nn.Module):
             before_last, last = last, cell(before_last, last, drop)
             if position == self.auxiliary_after and self.auxiliary_head is not None and self.training:
                 auxiliary_logits = self.auxiliary_head(last)
-        logits: Tensor = self.classifier(self.global_pooling(last).flatten(1))
-        return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+        return last, auxiliary_logits
 
 
 def _halved(side: int, times: int) -> int:

@@ -69,6 +69,8 @@ class Space:
     unless: tuple[str, str, str] | None = None
 
     def template_for(self, data: dict[str, Any]) -> str:
+        if self.name == "ensemble":
+            return f"{data.get('space', 'darts')}{self.template}"
         if self.unless is not None and data.get(self.unless[0]) == self.unless[1]:
             return self.unless[2]
         return self.template
@@ -91,6 +93,7 @@ SPACES: dict[str, Space] = {
             "proxyless",
             unless=("network", "tree", "proxyless-cifar"),
         ),
+        Space("ensemble", "", "check_ensemble", "-ensemble-<seed>", "ensemble"),
     )
 }
 
@@ -111,8 +114,10 @@ class Definition:
     def name(self) -> str:
         """The architecture name of a definition that a person gave: `darts-cell-3f9a…`.
 
-        A cell of NAS-Bench-201 is called by its index in the benchmark.
+        A cell of NAS-Bench-201 is called by its index in the benchmark, a sampled ensemble by its seed.
         """
+        if self.sampled:
+            return f"{self.data['space']}-ensemble-{self.data['seed']}"
         if self.space == "nasbench201":
             return f"nasbench201-{nasbench201_space.index_of(str(self.data['cell']))}"
         return f"{SPACES[self.space].stem}-{self.identity[:_DIGITS]}"
@@ -121,6 +126,11 @@ class Definition:
     def genotype(self) -> Genotype | None:
         """The cells, for a definition of the DARTS space."""
         return Genotype.from_dict(self.data) if self.space == "darts" else None
+
+    @property
+    def sampled(self) -> bool:
+        """Whether it is an ensemble that follows from a seed."""
+        return self.space == "ensemble" and "seed" in self.data
 
     @property
     def layers(self) -> int | None:
@@ -186,6 +196,13 @@ def check_net_config(data: dict[str, Any]) -> dict[str, Any]:
 def check_blocks(data: dict[str, Any]) -> dict[str, Any]:
     """The blocks of a ProxylessNAS network."""
     return proxyless_space.check(data)
+
+
+def check_ensemble(data: dict[str, Any]) -> dict[str, Any]:
+    """What an ensemble is made of."""
+    from models.ensembles import composition
+
+    return composition.check(data)
 
 
 @cache
@@ -357,6 +374,10 @@ def sample(space: str, seed: int) -> Definition:
         return Definition(space, genotypes.sample(seed).to_dict())
     if space == "nasbench201":
         return Definition(space, {"cell": nasbench201_space.sample(seed)})
+    if space.endswith("-ensemble"):
+        return Definition.from_dict(
+            {"space": "ensemble", "data": {"space": space.removesuffix("-ensemble"), "seed": seed}}
+        )
     raise InvalidSpec(f"nothing is sampled from the space {space!r}.")
 
 

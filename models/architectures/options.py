@@ -26,7 +26,7 @@ def scale_of(image_shape: tuple[int, ...]) -> Scale:
 
 @dataclass(frozen=True)
 class Option:
-    """An option: a whole number in a range, true or false, or one of several words.
+    """An option: a whole number in a range, true or false, one of several words, or numbers with hyphens between.
 
     `default` is the published value, `small` and `large` those for tiny and for large images. A `quiet` option is left
     out of an architecture's canonical name when it has the published value. One that is `training_only` makes no
@@ -34,7 +34,7 @@ class Option:
     """
 
     name: str
-    kind: Literal["int", "bool", "choice"]
+    kind: Literal["int", "bool", "choice", "counts"]
     default: OptionValue
     small: OptionValue
     large: OptionValue
@@ -69,7 +69,7 @@ class Option:
     def to_dict(self) -> dict[str, Any]:
         """The option as listings print it."""
         shown: dict[str, Any] = {"kind": self.kind, "default": self.default, "small": self.small, "large": self.large}
-        if self.kind == "int":
+        if self.kind in ("int", "counts"):
             shown |= {"min": self.minimum, "max": self.maximum}
         if self.kind == "choice":
             shown["choices"] = list(self.choices)
@@ -93,6 +93,8 @@ class Option:
                     f"{architecture}: option {self.name} is one of {', '.join(self.choices)}, not {short(str(value))}."
                 )
             return text
+        if self.kind == "counts":
+            return self._counts(text, architecture)
         try:
             number = int(text)
         except ValueError:
@@ -102,3 +104,19 @@ class Option:
                 f"{architecture}: option {self.name} must be {self.minimum} to {self.maximum}, not {short(number)}."
             )
         return number
+
+    def _counts(self, text: str, architecture: str) -> str:
+        """`12-6-2` in its one form: at least two numbers in the range."""
+        parts = text.split("-")
+        if not 2 <= len(parts) <= 100 or not all(part.isdecimal() and part.isascii() for part in parts):
+            raise InvalidSpec(
+                f"{architecture}: option {self.name} takes whole numbers with hyphens between, such as {self.default}, "
+                f"not {short(text)}."
+            )
+        for part in parts:
+            if len(part) > 9 or not self.minimum <= int(part) <= self.maximum:
+                raise InvalidSpec(
+                    f"{architecture}: each number of option {self.name} must be {self.minimum} to {self.maximum}, not "
+                    f"{short(part)}."
+                )
+        return "-".join(str(int(part)) for part in parts)

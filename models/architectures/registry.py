@@ -295,7 +295,7 @@ def _defined(text: str) -> Architecture | None:
         found = definitions.given(text)
         if found is None:
             return None
-        if _published(found) is None and found.space != "nasbench201":
+        if _published(found) is None and found.space != "nasbench201" and not found.sampled:
             definitions.remember(found)
     return _of(found)
 
@@ -312,8 +312,12 @@ def _of(definition: Definition) -> Architecture:
     """The architecture of a definition: the published one if it is published, else one of its own name."""
     if (entry := _published(definition)) is not None:
         return entry
+    if definition.sampled:
+        return find(definition.name)
     space = definitions.SPACES[definition.space]
     template = entries()[space.template_for(definition.data)]
+    if definition.space == "ensemble":
+        return _picked(definition, template)
     known = definition.space == "nasbench201"
     options = template.options
     if (layers := definition.layers) is not None:
@@ -326,6 +330,29 @@ def _of(definition: Definition) -> Architecture:
         definition=definition,
         description=f"{definition.name}: " + ("a cell of the benchmark" if known else "given by a person"),
         source=template.source.partition(";")[0],
+        aliases=(),
+        curated=False,
+    )
+
+
+def _picked(definition: Definition, template: Architecture) -> Architecture:
+    """An ensemble of members that somebody chose."""
+    members = definition.data["members"]
+    return replace(
+        template,
+        options=tuple(
+            replace(o, default="mean-logits", small="mean-logits", large="mean-logits") if o.name == "combine" else o
+            for o in template.options
+            if o.name in ("combine", "width")
+        ),
+        name=definition.name,
+        lineage="ensemble",
+        definition=definition,
+        samples="",
+        description=f"An ensemble of {len(members)}: {', '.join(m['architecture'].partition('@')[0] for m in members)}",
+        source="picked by a person",
+        recipe="standard",
+        recipe_large="",
         aliases=(),
         curated=False,
     )

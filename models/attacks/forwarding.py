@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from models.classifier import Classifier
+from models.ensembles.network import Ensemble
 from models.errors import EvaluationError
 from models.specs import PRECISIONS, Switch
 
@@ -154,6 +155,10 @@ def folded(network: nn.Module) -> nn.Module:
     """
     from torch.fx.experimental.optimization import fuse
 
+    if isinstance(network, Ensemble):
+        # How an ensemble joins its members is no graph, but each of them is.
+        network.members = nn.ModuleList(folded(member) for member in network.members)
+        return network.eval()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

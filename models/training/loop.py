@@ -60,6 +60,8 @@ class TrainingPlan:
     recipe: Recipe
     seed: int
     fingerprint: str
+    #: SHA-256 of parts that are trained already and stand still: the members of an ensemble whose combiner learns.
+    members: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -71,6 +73,7 @@ class TrainingPlan:
                 "seed": self.seed,
                 "revision": LOOP_REVISION,
             }
+            | ({"members": list(self.members)} if self.members else {})
         )
 
 
@@ -81,8 +84,12 @@ def train(
     device: str,
     checkpoint: Path,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
+    build: Callable[[], Classifier] | None = None,
 ) -> Classifier:
     """Train from scratch, or go on where `checkpoint` left off; returns the classifier in evaluation mode.
+
+    `build` makes the classifier to begin with, where that is not the architecture's freshly drawn one; parameters of it
+    that require no gradient stay as they are.
 
     Where the recipe averages the weights, the averaged ones are returned. The checkpoint is written after every epoch
     and is the caller's to delete once the weights are safe. Global random state is left as it was. Raises
@@ -97,7 +104,7 @@ def train(
     cuda = [where.index or 0] if where.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), _repeatable_kernels():
         torch.manual_seed(plan.seed)
-        trainee = Trainee(_build(plan).to(where), recipe)
+        trainee = Trainee((build() if build else _build(plan)).to(where), recipe)
         begin, last = _resume(checkpoint, plan.identity, recipe.epochs, trainee, where)
         if last is not None:
             on_epoch(last)
@@ -276,12 +283,13 @@ def _build(plan: TrainingPlan) -> Classifier:
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
+    learning = [p for p in network.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": learning}]
     if recipe.no_weight_decay:
         # Biases and the weights of normalisation layers are vectors; all other weights have more dimensions.
-        vectors = [p for p in network.parameters() if p.ndim <= 1]
+        vectors = [p for p in learning if p.ndim <= 1]
         groups = [
-            {"params": [p for p in network.parameters() if p.ndim > 1]},
+            {"params": [p for p in learning if p.ndim > 1]},
             {"params": vectors, "weight_decay": 0.0},
         ]
     if recipe.optimizer == "adamw":

@@ -59,6 +59,7 @@ class WeightsRecord:
     geometry: str | None = None
     source: str | None = None
     source_sha256: str | None = None
+    members: list[dict[str, Any]] | None = None
 
     def check(self) -> None:
         """Raise `ValueError` or `InvalidSpec` for values of other kinds than they are declared."""
@@ -72,10 +73,16 @@ class WeightsRecord:
             ((self.seed, self.clean_examples), int | None),
             ((self.clean_accuracy, *self.mean, *self.std), int | float | None),
             ((self.recipe, self.definition), dict | None),
+            ((self.members,), list | None),
         ):
             for value in values:
                 if not isinstance(value, kinds):
                     raise ValueError(f"{value!r} is not what belongs there")
+        for member in [] if self.members is None else self.members:
+            if not (
+                isinstance(member, dict) and all(isinstance(member.get(k), str) for k in ("architecture", "sha256"))
+            ):
+                raise ValueError(f"{member!r} is no member of an ensemble")
         Preprocessing(self.mean, self.std)
 
     @property

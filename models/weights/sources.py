@@ -11,6 +11,7 @@ from torch import nn
 from models.architectures import registry
 from models.classifier import Classifier, tensors_sha256
 from models.datasets.registry import Dataset
+from models.ensembles import assembling, parts
 from models.errors import WeightsError
 from models.specs import ArchitectureSpec, Preprocessing
 from models.weights.files import LoadedModel, load_model, network_tensors
@@ -19,12 +20,19 @@ from models.weights.files import LoadedModel, load_model, network_tensors
 def load(
     weights: str, architecture: ArchitectureSpec, dataset: Dataset, *, preprocessing: Preprocessing
 ) -> LoadedModel:
-    """A classifier with the weights called `weights`: a path, `factory`, `torchvision:NAME` or `timm:pretrained`.
+    """A classifier with the weights called `weights`: a path, `factory`, `torchvision:NAME` or `timm:pretrained`; or
+    `PATH#members=1` for a part of the ensemble in a file.
 
     Raises `WeightsError` when they cannot be had, do not fit, or are random.
     """
     if weights == "factory":
         return _as_returned(architecture, dataset, preprocessing)
+    path, positions = parts.split(weights)
+    if positions is not None:
+        found = assembling.part_of(load_model(Path(path), None, dataset), positions)
+        if found.architecture != architecture:
+            raise WeightsError(f"{weights} is {found.architecture.canonical}, not {architecture.canonical}.")
+        return found
     package, _, name = weights.partition(":")
     if package in ("torchvision", "timm") and name and not Path(weights).exists():
         return _published(weights, architecture, dataset, preprocessing)

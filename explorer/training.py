@@ -1,0 +1,333 @@
+"""From an architecture to weights with a record: what `train`, `ensemble train` and studies do.
+
+A single network is trained by its recipe. Of an ensemble the members are, each on its own and each resumable; then its
+combiner is tuned where it has one, and the whole is written as one file. One whose members are trained together is a
+single network here.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.architectures import registry as architectures
+from models.architectures.options import scale_of
+from models.datasets import registry as datasets
+from models.datasets.registry import Dataset, Examples
+from models.ensembles import composition
+from models.errors import InvalidSpec
+from models.specs import ArchitectureSpec, Preprocessing, digest
+from models.training import recipes
+from models.weights import catalogue
+
+if TYPE_CHECKING:
+    from explorer.settings import Settings
+    from models.classifier import Classifier
+    from models.training.loop import EpochReport, TrainingPlan
+    from models.training.recipes import Recipe
+    from models.weights.catalogue import WeightsRecord
+    from models.weights.files import LoadedModel
+
+#: The training seed of member i of an ensemble with seed S is S x 100 + i.
+MEMBER_SEEDS = 100
+#: How a learned combiner is tuned.
+COMBINER_RECIPE = "combiner"
+
+#: Given the title of a training and its number of epochs: what is told of every epoch, for as long as it is open.
+Watch = Callable[[str, int], AbstractContextManager[Callable[["EpochReport"], None]]]
+
+
+def unwatched(title: str, epochs: int) -> AbstractContextManager[Callable[[EpochReport], None]]:
+    """Tells nobody."""
+    return nullcontext(lambda report: None)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be trained. `recipe` None is the architecture's own, for an ensemble each member's own."""
+
+    architecture: ArchitectureSpec
+    dataset: str
+    seed: int = 0
+    recipe: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    #: Keys of the combiner's recipe that are to be other ones.
+    combiner: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def entry(self) -> Dataset:
+        return datasets.find(self.dataset)
+
+    @property
+    def parts(self) -> tuple[Order, ...]:
+        """The orders of an ensemble's members; none for what is trained as one."""
+        if not composition.is_ensemble(self.architecture.name):
+            return ()
+        made_of = composition.of(self.architecture)
+        if made_of.joint:
+            return ()
+        if any(member.preprocessing is not None for member in made_of.members):
+            raise InvalidSpec(
+                f"{self.architecture.canonical} was picked from models that normalise images differently, and cannot "
+                "be trained anew: pick it from the models that you want, with `nasrob-tui ensemble pick`."
+            )
+        return tuple(
+            replace(self, architecture=member.spec, seed=self.seed * MEMBER_SEEDS + i)
+            for i, member in enumerate(made_of.members)
+        )
+
+    def resolved(self) -> Recipe:
+        """The recipe of a single network, with every override. Raises `InvalidSpec`."""
+        entry = self.entry
+        own = architectures.find(self.architecture.name).recipe_for(scale_of(entry.image_shape))
+        return recipes.load(self.recipe or own, entry.name, self.overrides)
+
+    def tuning(self) -> Recipe:
+        """The recipe of the combiner. Raises `InvalidSpec`."""
+        return recipes.load(COMBINER_RECIPE, self.entry.name, self.combiner)
+
+    def plan(self, fingerprint: str) -> TrainingPlan:
+        """The plan of a single network, for training images with this fingerprint."""
+        from models.training.loop import TrainingPlan
+
+        return TrainingPlan(self.architecture, self.entry, self.resolved(), self.seed, fingerprint)
+
+    def identity(self, fingerprint: str) -> str:
+        """Hash of all that decides which weights come out."""
+        parts = self.parts
+        if not parts:
+            return self.plan(fingerprint).identity
+        made_of = composition.of(self.architecture)
+        return digest(
+            {
+                "architecture": self.architecture.canonical,
+                "members": [part.identity(fingerprint) for part in parts],
+                "combiner": self.tuning().to_dict() if made_of.learned else None,
+                "seed": self.seed,
+            }
+        )
+
+    def path(self, settings: Settings, fingerprint: str) -> Path:
+        """Where the weights are kept."""
+        # A factory's name has a colon, which not every file system takes.
+        named = re.sub(r"[^\w.@=,-]+", "-", self.architecture.canonical)
+        identity = self.identity(fingerprint)
+        return settings.weights / self.entry.slug / f"{named}-seed{self.seed}-{identity[:8]}.safetensors"
+
+    def check(self) -> None:
+        """Raise `InvalidSpec` now for what would be refused in the middle."""
+        for part in self.parts:
+            part.resolved()
+        if self.parts:
+            self.tuning()
+        else:
+            self.resolved()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Weights with their record. `fresh` tells whether they were trained now."""
+
+    record: WeightsRecord
+    path: Path
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Where and how trainings run. `say` gets sentences for the person, `watch` every epoch."""
+
+    settings: Settings
+    device: str = "auto"
+    threads: int | None = None
+    data_root: Path | None = None
+    force: bool = False
+    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+    watch: Watch = unwatched
+
+    def existing(self, order: Order, *, out: Path | None = None) -> Trained | None:
+        """The weights, where they were trained before exactly so; `out` is another file to look in."""
+        fingerprint = self._images(order).fingerprint
+        path = out.absolute() if out is not None else order.path(self.settings, fingerprint)
+        record = catalogue.read_record(path) if path.exists() else None
+        if record is None or (record.architecture, record.seed, record.dataset_fingerprint) != (
+            order.architecture.canonical,
+            order.seed,
+            fingerprint,
+        ):
+            return None
+        if order.parts:
+            # Only the usual name of an ensemble's file says how each of its members was trained.
+            return Trained(record, path, fresh=False) if out is None else None
+        return Trained(record, path, fresh=False) if record.recipe == order.resolved().to_dict() else None
+
+    def train(self, order: Order, *, out: Path | None = None) -> Trained:
+        """Train what is not trained yet and record it in the store. `out` is another file to write to.
+
+        Raises what training raises. Interrupted, the same order goes on after the last whole epoch.
+        """
+        order.check()
+        before = None if self.force else self.existing(order, out=out)
+        if before is not None:
+            self.say(f"{order.architecture.canonical} is trained already (--force trains it again)")
+            return before
+        return self._ensemble(order, out) if order.parts else self._single(order, out)
+
+    def _images(self, order: Order) -> Examples:
+        return datasets.load(order.dataset, "train", root=self.data_root)
+
+    def _single(self, order: Order, out: Path | None) -> Trained:
+        from models.training import loop
+
+        examples = self._images(order)
+        plan = order.plan(examples.fingerprint)
+        checkpoint = self._checkpoint(plan)
+        with self.watch(order.architecture.canonical, plan.recipe.epochs) as told:
+            classifier = loop.train(plan, examples, device=self._device(), checkpoint=checkpoint, on_epoch=told)
+        recipe = plan.recipe
+        trained = self._keep(order, classifier, out, recipe_name=recipe.name, recipe=recipe.to_dict())
+        checkpoint.unlink(missing_ok=True)
+        return trained
+
+    def _ensemble(self, order: Order, out: Path | None) -> Trained:
+        """Members first; then they are put together, and the combiner learns where there is one."""
+        from models.ensembles import assembling, tuning
+        from models.training.loop import TrainingPlan
+
+        members = [self._load(self.train(part), order) for part in order.parts]
+
+        def assembled() -> Classifier:
+            return assembling.assemble(order.architecture, members, order.entry)
+
+        said = assembling.members_of(members)
+        kinds = [member["recipe"] for member in said]
+        recipe = dict(kinds[0]) if all(kind == kinds[0] for kind in kinds) and kinds[0] else {"members": kinds}
+        names = list(dict.fromkeys(str(member["recipe_name"]) for member in said))
+        if not composition.of(order.architecture).learned:
+            return self._keep(order, assembled(), out, recipe_name="+".join(names), recipe=recipe, members=said)
+        examples = self._images(order)
+        own = order.tuning()
+        plan = TrainingPlan(
+            order.architecture, order.entry, own, order.seed, examples.fingerprint, tuple(m["sha256"] for m in said)
+        )
+        checkpoint = self._checkpoint(plan)
+        with self.watch(f"{order.architecture.canonical}, combiner", own.epochs) as told:
+            classifier = tuning.tune(
+                plan, assembled, examples, device=self._device(), checkpoint=checkpoint, on_epoch=told
+            )
+        trained = self._keep(
+            order,
+            classifier,
+            out,
+            recipe_name="+".join([*names, own.name]),
+            recipe=recipe | {"combiner": own.to_dict()},
+            members=said,
+        )
+        checkpoint.unlink(missing_ok=True)
+        return trained
+
+    def _load(self, trained: Trained, order: Order) -> LoadedModel:
+        from models.weights.files import load_model
+
+        return load_model(trained.path, None, order.entry)
+
+    def _device(self) -> str:
+        from models import devices
+
+        devices.set_threads(self.threads)
+        return devices.choose(self.device)
+
+    def _checkpoint(self, plan: TrainingPlan) -> Path:
+        path = self.settings.checkpoints / f"{plan.identity}.pt"
+        if self.force:
+            path.unlink(missing_ok=True)
+        return path
+
+    def _keep(
+        self,
+        order: Order,
+        classifier: Classifier,
+        out: Path | None,
+        *,
+        recipe_name: str,
+        recipe: dict[str, Any],
+        members: list[dict[str, Any]] | None = None,
+    ) -> Trained:
+        """Measure the clean accuracy, write the weights and note the model in the store."""
+        examples = self._images(order)
+        path = out.absolute() if out is not None else order.path(self.settings, examples.fingerprint)
+        record = keep(
+            self.settings,
+            order.architecture,
+            order.entry,
+            classifier,
+            path,
+            # Members of an ensemble that is trained anew normalise alike.
+            order.entry.preprocessing,
+            device=self._device(),
+            data_root=self.data_root,
+            dataset_fingerprint=examples.fingerprint,
+            origin="trained",
+            recipe_name=recipe_name,
+            recipe=recipe,
+            seed=order.seed,
+            members=members,
+        )
+        return Trained(record, path, fresh=True)
+
+
+def keep(
+    settings: Settings,
+    architecture: ArchitectureSpec,
+    dataset: Dataset,
+    classifier: Classifier,
+    path: Path,
+    normal: Preprocessing,
+    *,
+    device: str,
+    data_root: Path | None,
+    **about: Any,
+) -> WeightsRecord:
+    """Write a classifier's weights with a record, its clean accuracy on the test split included, and note the model in
+    the store. `normal` is what stands before the network; `about` are further fields of the record.
+    """
+    from explorer.jobs import rows
+    from models import counting
+    from models.training import loop
+    from models.weights.files import save_weights
+    from store import Store, results
+
+    store = Store(settings.store)
+    store.ensure()
+    test = datasets.load(dataset.name, "test", root=data_root)
+    record = save_weights(
+        path,
+        classifier.network,
+        catalogue.WeightsRecord(
+            architecture=architecture.canonical,
+            dataset=dataset.name,
+            num_classes=dataset.n_classes,
+            in_channels=dataset.image_shape[0],
+            mean=normal.mean,
+            std=normal.std,
+            geometry=dataset.geometry.text if dataset.geometry else None,
+            tensors_sha256="",
+            clean_accuracy=loop.accuracy(classifier.to(device), test, device=device),
+            clean_examples=len(test),
+            software_version=rows.software_version(),
+            created_at=rows.utc_now(),
+            **about,
+        ),
+    )
+    counts = counting.of_network(classifier.network, dataset.image_shape)
+    results.record_model(
+        store,
+        rows.architecture_row(architecture),
+        rows.model_row(architecture, dataset, record.tensors_sha256, str(path), record, counts),
+    )
+    return record

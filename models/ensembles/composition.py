@@ -1,0 +1,176 @@
+"""What an ensemble is made of, torch-free: members, and the rule by which they are combined.
+
+Two kinds have names. A *sampled* one, `darts-ensemble-7@cells=12-6-2`, follows from its seed and its options: member i
+is the random cell of seed 1000 x 7 + i, stacked as often as `cells` says (arXiv:2007.08428, section 5). A *picked* one,
+`ensemble-3f9a...`, is a list of architectures that somebody chose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from models.architectures import registry
+from models.architectures.definitions import Definition
+from models.architectures.wording import short
+from models.errors import InvalidSpec
+from models.specs import ArchitectureSpec, Preprocessing
+
+#: Every rule, with what it does.
+RULES: dict[str, str] = {
+    "mean-logits": "the mean of the members' logits",
+    "mean-probs": "the logarithm of the mean of the members' probabilities",
+    "log-mean": "the mean of the logarithms of the members' probabilities: their geometric mean",
+    "majority": "the class that most members vote for; between equal counts the mean of the probabilities decides",
+    "learned": "two linear layers with BatchNorm and a classifier over the members' logits, tuned while the members "
+    "stand still (arXiv:2007.08428)",
+    "features-mean": "one linear classifier on the mean of the members' last feature maps, all trained together",
+    "features-concat": "one linear classifier on a 1x1 convolution of the members' last feature maps side by side, "
+    "all trained together",
+}
+#: Rules of which all parts are trained together.
+JOINT = ("features-mean", "features-concat")
+#: Rules with parameters of their own, tuned after the members.
+LEARNED = ("learned",)
+
+#: A sampled ensemble's members have the seeds from so many times its own.
+SEEDS_EACH = 1000
+MOST_MEMBERS = 100
+
+#: Of each space that is sampled: the option of its networks that counts cells.
+CELLS_OPTION = {"darts": "layers", "nasbench201": "cells_per_stage"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member: its architecture, and the normalisation that it alone has, None where the ensemble's serves all."""
+
+    architecture: str
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def spec(self) -> ArchitectureSpec:
+        return registry.parse_architecture(self.architecture)
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The members of an ensemble in order, and how they are combined."""
+
+    members: tuple[Member, ...]
+    combine: str
+    #: Hidden width of the learned combiner.
+    width: int
+
+    @property
+    def joint(self) -> bool:
+        """Whether everything is trained together, so that no member exists alone."""
+        return self.combine in JOINT
+
+    @property
+    def learned(self) -> bool:
+        """Whether a combiner is to be tuned once the members are trained."""
+        return self.combine in LEARNED
+
+
+def is_ensemble(architecture: str) -> bool:
+    """Whether an architecture, by name or canonical text, is an ensemble. Raises what `registry.find` does."""
+    return registry.find(architecture.partition("@")[0]).family == "ensemble"
+
+
+def of(spec: ArchitectureSpec) -> Composition:
+    """What an ensemble is made of. Raises `InvalidSpec` for an architecture that is none."""
+    definition = registry.find(spec.name).definition
+    if definition is None or definition.space != "ensemble":
+        raise InvalidSpec(f"{spec.canonical} is no ensemble.")
+    return compose(definition.data, dict(spec.options))
+
+
+def compose(data: dict[str, Any], options: dict[str, Any]) -> Composition:
+    """The composition of a definition's data under the options of its architecture."""
+    combine, width = str(options["combine"]), int(options.get("width", 64))
+    if "members" in data:
+        return Composition(tuple(_picked(m) for m in data["members"]), combine, width)
+    space, seed = data["space"], data["seed"]
+    own = {k: v for k, v in options.items() if k not in ("cells", "combine", "width")}
+    members = []
+    for i, count in enumerate(cell_counts(str(options["cells"]))):
+        name = f"{space}-random-{seed * SEEDS_EACH + i}"
+        spec = registry.parse_architecture(name, {**own, CELLS_OPTION[space]: count})
+        members.append(Member(spec.canonical))
+    return Composition(tuple(members), combine, width)
+
+
+def cell_counts(text: str) -> list[int]:
+    """The numbers in `12-6-2`."""
+    return [int(part) for part in text.split("-")]
+
+
+def picked(members: list[Member]) -> Definition:
+    """The definition of an ensemble of these members. Raises `InvalidSpec` for fewer than two or too many."""
+    return Definition.from_dict({"space": "ensemble", "data": {"members": [_as_data(member) for member in members]}})
+
+
+def _as_data(member: Member) -> dict[str, Any]:
+    found: dict[str, Any] = {"architecture": member.architecture}
+    if member.preprocessing is not None:
+        found |= {"mean": list(member.preprocessing.mean), "std": list(member.preprocessing.std)}
+    definition = registry.find(member.architecture.partition("@")[0]).definition
+    if definition is not None:
+        # So that the ensemble means the same where nobody has heard of the member.
+        found["definition"] = definition.to_dict()
+    return found
+
+
+def _picked(data: dict[str, Any]) -> Member:
+    normal = Preprocessing(tuple(data["mean"]), tuple(data["std"])) if "mean" in data else None
+    return Member(data["architecture"], normal)
+
+
+def check(data: dict[str, Any]) -> dict[str, Any]:
+    """The data of an ensemble's definition in normal form: `space` and `seed`, or `members`.
+
+    Definitions that the members carry are kept, so that their names are known here. Raises `InvalidSpec`.
+    """
+    from models.architectures import definitions
+
+    if "members" not in data:
+        return _checked_sample(data)
+    members = data["members"]
+    if not isinstance(members, list) or not 2 <= len(members) <= MOST_MEMBERS:
+        raise InvalidSpec(f"an ensemble has 2 to {MOST_MEMBERS} members.")
+    found = []
+    for entry in members:
+        if not (isinstance(entry, dict) and isinstance(entry.get("architecture"), str)):
+            raise InvalidSpec(f"a member of an ensemble names its architecture, unlike {short(entry)}.")
+        text = entry["architecture"]
+        name = text.partition("@")[0]
+        carried = Definition.from_dict(entry["definition"]) if entry.get("definition") is not None else None
+        if carried is not None and carried.space == "ensemble":
+            raise InvalidSpec("a member of an ensemble is a network, not another ensemble.")
+        if carried is not None and carried.name == name:
+            definitions.remember(carried)
+        known = registry.find(name)
+        if known.family == "ensemble":
+            raise InvalidSpec("a member of an ensemble is a network, not another ensemble.")
+        if carried is not None and known.definition != carried:
+            raise InvalidSpec(f"the member {short(name)} is another here than where the ensemble was made.")
+        normal: Preprocessing | None = None
+        if "mean" in entry or "std" in entry:
+            try:
+                normal = Preprocessing(
+                    tuple(float(v) for v in entry.get("mean", ())), tuple(float(v) for v in entry.get("std", ()))
+                )
+            except (TypeError, ValueError):
+                raise InvalidSpec(f"mean and std of the member {short(name)} are lists of numbers.") from None
+        found.append(_as_data(Member(registry.parse_architecture(text).canonical, normal)))
+    return {"members": found}
+
+
+def _checked_sample(data: dict[str, Any]) -> dict[str, Any]:
+    space, seed = data.get("space"), data.get("seed")
+    if space not in CELLS_OPTION:
+        raise InvalidSpec(f"an ensemble is sampled from {' or '.join(CELLS_OPTION)}, or it lists its members.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 10**15:
+        raise InvalidSpec(f"the seed of an ensemble is a whole number from 0 to {10**15 - 1}, not {short(seed)}.")
+    return {"space": space, "seed": seed}
