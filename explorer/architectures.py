@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from explorer import tradeoff
@@ -30,6 +30,7 @@ from explorer.widgets.cells import FAMILIES
 from models.architectures import registry
 from models.architectures.options import scale_of
 from models.architectures.registry import Architecture
+from models.ensembles import composition
 from models.specs import ArchitectureSpec, canonical_json, split_options
 from models.weights import catalogue
 
@@ -97,8 +98,22 @@ def look_up(text: str) -> Page:
     side = entry.input_size or 32
     scale = scale_of((3, side, side))
     spec = entry.resolve(options, scale=scale)
-    found = pictures(entry.definition) if entry.definition is not None else ()
+    found = pictures_of(spec)
     return Page(entry, spec, found, entry.name if spec == entry.resolve({}, scale=scale) else spec.canonical)
+
+
+def pictures_of(spec: ArchitectureSpec) -> tuple[Picture, ...]:
+    """What a search found of an architecture; of an ensemble that of each member, with the member's number before."""
+    entry = registry.find(spec.name)
+    if entry.definition is None:
+        return ()
+    if entry.family != "ensemble":
+        return pictures(entry.definition)
+    return tuple(
+        replace(picture, title=f"{position}: {picture.title}")
+        for position, member in enumerate(composition.of(spec).members)
+        for picture in pictures_of(member.spec)
+    )
 
 
 def choices() -> list[tuple[str, str, str]]:

@@ -25,6 +25,7 @@ from explorer.settings import Settings
 from explorer.widgets.cells import FAMILIES, MARKS, SPACES, interval, mark, one_decimal, text, thousands
 from models.datasets import registry as datasets
 from models.datasets.registry import Dataset
+from models.ensembles import composition
 from models.errors import ModelsError
 from models.specs import ArchitectureSpec
 from models.weights import catalogue
@@ -84,6 +85,19 @@ class ArchitectureSheet:
         yield Text(entry.description, palette.text)
         yield Text(entry.source, palette.quiet)
         yield self._size(width)
+        yield from self._members()
+
+    def _members(self) -> Iterator[RenderableType]:
+        """What an ensemble is made of."""
+        if self.page.entry.family != "ensemble":
+            return
+        made_of = composition.of(self.page.spec)
+        yield self._title("members")
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for position, member in enumerate(made_of.members):
+            grid.add_row(text(position, self.palette.quiet), text(member.architecture, self.palette.text))
+        yield grid
+        yield Text(f"combined by {made_of.combine}: {composition.RULES[made_of.combine]}", self.palette.quiet)
 
     def _size(self, width: int) -> Text:
         """What was counted, on one line: what does not fit is left out, the least important first."""

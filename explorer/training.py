@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,16 +191,30 @@ class Trainer:
         with self.watch(order.architecture.canonical, plan.recipe.epochs) as told:
             classifier = loop.train(plan, examples, device=self._device(), checkpoint=checkpoint, on_epoch=told)
         recipe = plan.recipe
-        trained = self._keep(order, classifier, out, recipe_name=recipe.name, recipe=recipe.to_dict())
+        path = out.absolute() if out is not None else order.path(self.settings, examples.fingerprint)
+        trained = self._keep(
+            order,
+            classifier,
+            path=path,
+            normal=order.entry.preprocessing,
+            recipe_name=recipe.name,
+            recipe=recipe.to_dict(),
+        )
         checkpoint.unlink(missing_ok=True)
         return trained
 
     def _ensemble(self, order: Order, out: Path | None) -> Trained:
         """Members first; then they are put together, and the combiner learns where there is one."""
+        members = [self._load(self.train(part), order) for part in order.parts]
+        path = out.absolute() if out is not None else order.path(self.settings, self._images(order).fingerprint)
+        return self.combine(order, members, path)
+
+    def combine(self, order: Order, members: list[LoadedModel], path: Path) -> Trained:
+        """Make an ensemble of trained members, whatever they were trained with: tune its combiner where it has one,
+        and write it to `path`.
+        """
         from models.ensembles import assembling, tuning
         from models.training.loop import TrainingPlan
-
-        members = [self._load(self.train(part), order) for part in order.parts]
 
         def assembled() -> Classifier:
             return assembling.assemble(order.architecture, members, order.entry)
@@ -207,9 +222,11 @@ class Trainer:
         said = assembling.members_of(members)
         kinds = [member["recipe"] for member in said]
         recipe = dict(kinds[0]) if all(kind == kinds[0] for kind in kinds) and kinds[0] else {"members": kinds}
-        names = list(dict.fromkeys(str(member["recipe_name"]) for member in said))
+        names = list(dict.fromkeys(str(member["recipe_name"] or "elsewhere") for member in said))
+        normal = assembling.normalisation(order.architecture, members, order.entry)
+        keep = partial(self._keep, order, path=path, normal=normal, members=said)
         if not composition.of(order.architecture).learned:
-            return self._keep(order, assembled(), out, recipe_name="+".join(names), recipe=recipe, members=said)
+            return keep(assembled(), recipe_name="+".join(names), recipe=recipe)
         examples = self._images(order)
         own = order.tuning()
         plan = TrainingPlan(
@@ -220,13 +237,8 @@ class Trainer:
             classifier = tuning.tune(
                 plan, assembled, examples, device=self._device(), checkpoint=checkpoint, on_epoch=told
             )
-        trained = self._keep(
-            order,
-            classifier,
-            out,
-            recipe_name="+".join([*names, own.name]),
-            recipe=recipe | {"combiner": own.to_dict()},
-            members=said,
+        trained = keep(
+            classifier, recipe_name="+".join([*names, own.name]), recipe=recipe | {"combiner": own.to_dict()}
         )
         checkpoint.unlink(missing_ok=True)
         return trained
@@ -252,26 +264,24 @@ class Trainer:
         self,
         order: Order,
         classifier: Classifier,
-        out: Path | None,
         *,
+        path: Path,
+        normal: Preprocessing,
         recipe_name: str,
         recipe: dict[str, Any],
         members: list[dict[str, Any]] | None = None,
     ) -> Trained:
         """Measure the clean accuracy, write the weights and note the model in the store."""
-        examples = self._images(order)
-        path = out.absolute() if out is not None else order.path(self.settings, examples.fingerprint)
         record = keep(
             self.settings,
             order.architecture,
             order.entry,
             classifier,
             path,
-            # Members of an ensemble that is trained anew normalise alike.
-            order.entry.preprocessing,
+            normal,
             device=self._device(),
             data_root=self.data_root,
-            dataset_fingerprint=examples.fingerprint,
+            dataset_fingerprint=self._images(order).fingerprint,
             origin="trained",
             recipe_name=recipe_name,
             recipe=recipe,
