@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO_HOME ?= .demo
-NASROB = NASROB_HOME=$(CURDIR)/$(DEMO_HOME) $(BIN)/nasrob-tui
+NASROB = NASROB_SHIPPED=off NASROB_HOME=$(CURDIR)/$(DEMO_HOME) $(BIN)/nasrob-tui
 DEMO_MODELS = --arch resnet18 --arch vgg16-bn --arch darts --arch darts-random-0
 
 .PHONY: demo test lint docs picture bench clean

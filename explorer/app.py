@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import traceback
+from functools import partial
 
 from explorer import errors, terminal
 from explorer.results import Results
 from explorer.settings import Settings
+from explorer.shipped import provide
 
 
 def run(settings: Settings, *, focus_job: int | None = None) -> int:
     """Run the app until the person leaves; returns the exit code. Raises `ExplorerError` when there is no terminal."""
     terminal.require()
-    results = Results(settings.store)
+    results = Results(settings.store, prepare=partial(provide, settings))
     reading = threading.Thread(target=results.preload, name="first-reading")
     reading.start()
     from explorer.screens.application import NasrobApp

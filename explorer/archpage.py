@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -22,6 +23,7 @@ from explorer.celldrawing import TERMINAL, Drawing, Palette
 from explorer.render import megas
 from explorer.results import Results
 from explorer.settings import Settings
+from explorer.shipped import provide
 from explorer.widgets.cells import FAMILIES, MARKS, SPACES, interval, mark, one_decimal, text, thousands
 from models.datasets import registry as datasets
 from models.datasets.registry import Dataset
@@ -226,7 +228,7 @@ def _said(value: object) -> str:
 def records(spec: ArchitectureSpec, settings: Settings) -> dict[str, Any]:
     """The weights and the results that there are for an architecture, with any options, as JSON can hold them."""
     page = architectures.look_up(spec.canonical)
-    results = Results(settings.store)
+    results = Results(settings.store, prepare=partial(provide, settings))
     try:
         results.refresh()
         rows = architectures.evaluations_of(page, results)
@@ -257,6 +259,11 @@ def print_page(record: Mapping[str, Any], file: TextIO) -> None:
         rest="nasrob-tui tradeoff lists all",
     )
     _print(ArchitectureSheet(architectures.look_up(record["architecture"]), known), file)
+
+
+def print_cells(architecture: str, file: TextIO) -> None:
+    """Print the cells of an architecture, or of all members of an ensemble, drawn."""
+    _print(Drawing(architectures.look_up(architecture).pictures, TERMINAL), file)
 
 
 def print_comparison(first: str, second: str, file: TextIO, *, as_json: bool) -> None:

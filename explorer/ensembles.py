@@ -76,12 +76,20 @@ def subset_of(model: RequestedModel, positions: Sequence[int], dataset: str) -> 
 
 
 def with_members(request: Request, files: Sequence[catalogue.WeightsFile] = ()) -> Request:
-    """The same request with the members of every ensemble in it, each attacked alone."""
+    """The same request with the members of every ensemble in it, each attacked alone. An ensemble whose members were
+    trained as one has none.
+    """
     models: list[RequestedModel] = []
     for model in request.models:
-        whole = composition.is_ensemble(model.architecture)
-        models += [part.model for part in parts_of(model, files)] if whole else [model]
+        models += [part.model for part in parts_of(model, files)] if _has_members(model) else [model]
     return replace(request, models=tuple(dict.fromkeys(models)))
+
+
+def _has_members(model: RequestedModel) -> bool:
+    """Whether a model is an ensemble of members that stand alone."""
+    if not composition.is_ensemble(model.architecture):
+        return False
+    return not composition.of(architectures.parse_architecture(model.architecture)).joint
 
 
 def transfers(
@@ -187,11 +195,11 @@ def evaluations_of(store: Store, architecture: str | None = None, dataset: str |
         rows: list[dict[str, Any]] = (
             con.sql(
                 """
-                SELECT r.*, t.attack, t.eps, t.steps, t.norm, t.threat_space, t.updated_at
+                SELECT r.*, t.steps, t.threat_space, t.updated_at
                 FROM ensemble_results AS r
                 JOIN tradeoff AS t USING (evaluation_id)
-                JOIN attacks AS k ON k.attack_id = t.attack_id
-                WHERE ($1 IS NULL OR t.architecture_id = $1 OR t.architecture = $1) AND ($2 IS NULL OR t.dataset = $2)
+                JOIN attacks AS k ON k.attack_id = r.attack_id
+                WHERE ($1 IS NULL OR r.architecture_id = $1 OR r.architecture = $1) AND ($2 IS NULL OR r.dataset = $2)
                     AND json_extract(k.config, 'surrogate') IS NULL
                 ORDER BY t.updated_at DESC, evaluation_id
                 """,

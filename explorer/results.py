@@ -6,7 +6,7 @@ Reads come from a copy of the store in memory: an idle app holds no lock, and a 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +64,10 @@ class Freshness:
 class Results:
     """The results store as the app sees it. May be shared by threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, prepare: Callable[[Store], str | None] | None = None) -> None:
         self.path = path
+        #: Done once, before the store is read for the first time; returns a sentence where something went wrong.
+        self._prepare = prepare
         self._lock = threading.Lock()
         self._store: Store | None = None
         self._mirror: Any = None
@@ -94,7 +96,10 @@ class Results:
             return found
 
     def _look(self) -> Freshness:
+        problem = None
         try:
+            if self._prepare is not None:
+                problem, self._prepare = self._prepare(self.store), None
             if self._mirror is None:
                 from store import Mirror
 
@@ -108,7 +113,7 @@ class Results:
         busy = self._mirror.busy
         if changed:
             self._published = None
-        return Freshness(changed, str(busy) if busy else None)
+        return Freshness(changed, str(busy) if busy else problem)
 
     @property
     def ready(self) -> bool:

@@ -17,6 +17,8 @@ MOST_TRIES = 300
 SAY_EVERY = 50
 
 _STEMS = {"darts": "darts-random-", "nasbench201": "nasbench201-random-"}
+#: The same for ensembles of random members.
+_ENSEMBLES = {"darts": "darts-ensemble-", "nasbench201": "nasbench201-ensemble-"}
 _SIZES = {"darts": genotypes.GENOTYPES_IN_SPACE, "nasbench201": nasbench201_space.SPACE_SIZE}
 
 
@@ -59,9 +61,11 @@ def draw(
     bounds: tuple[int | None, int | None],
     num_classes: int,
     image_shape: tuple[int, int, int],
+    ensembles: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Draw:
-    """The first `count` seeds from `seed` on whose networks have parameters within `bounds` (None: no bound).
+    """The first `count` seeds from `seed` on whose networks, or `ensembles` of networks, have parameters within
+    `bounds` (None: no bound).
 
     Raises `InvalidSpec` for an unknown space, bounds that cross, or bounds that nothing fits.
     """
@@ -76,7 +80,7 @@ def draw(
     tried, since = 0, 0
     smallest, largest = None, 0
     while len(found) < count:
-        name = f"{_STEMS[space]}{seed + tried}"
+        name = f"{(_ENSEMBLES if ensembles else _STEMS)[space]}{seed + tried}"
         spec = registry.parse_architecture(name, options, scale=scale_of(image_shape))
         params = counting.layout(counting.skeleton(spec, num_classes=num_classes, in_channels=image_shape[0])).params
         smallest, largest = min(smallest or params, params), max(largest, params)

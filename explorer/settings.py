@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models import home as home_of_files
+from models.weights import catalogue
+from store import shipping
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,13 @@ class Settings:
 
     @property
     def weights_folders(self) -> list[Path]:
-        """Where weights are looked for, in order."""
-        return [self.weights]
+        """Where weights are looked for, in order: a person's own, then those that come with the package."""
+        return [self.weights, *([catalogue.shipped_folder()] if shipping.wanted() else [])]
+
+    @property
+    def is_default_store(self) -> bool:
+        """Whether the results are those of the home folder, and not of a file that somebody named."""
+        return self.store == self.home / "results.duckdb"
 
 
 def load(store: Path | None = None) -> Settings:

@@ -43,6 +43,10 @@ class StoreFull(StoreError):
     """There is no room left for the store. The batch that did not fit was not stored; earlier ones are intact."""
 
 
+class ShippedDamaged(StoreError):
+    """The results that come with the package cannot be taken in: a file is missing or not as it was written."""
+
+
 class EvaluationNotFound(StoreError):
     """No evaluation of the store, or more than one, answers to the identity that was given."""
 

@@ -24,17 +24,22 @@ if TYPE_CHECKING:
 
     from store.connection import Store
 
-#: What a mirror holds, besides every view and macro. Outcomes are not in it: there may be millions.
+#: What a mirror holds, besides every view and macro.
 TABLES = (
     "architectures",
     "datasets",
     "models",
+    "ensemble_members",
     "attacks",
     "evaluations",
     "publications",
     "published_results",
     "family_baselines",
 )
+
+#: What is empty in a mirror, for there may be millions of rows: no view reads it, and macros that do (`paired`,
+#: `ensemble_summary`, ...) are to be asked of the store.
+LEFT_OUT = ("outcomes", "subsets", "gradient_cosines")
 
 #: The number of rows of `tradeoff`, without its joins.
 _COUNT = "SELECT (SELECT count(*) FROM evaluations WHERE NOT staging) + (SELECT count(*) FROM published_results)"
@@ -54,7 +59,7 @@ class _Copy:
 
 
 class Mirror:
-    """The store's tables but `outcomes`, its views and its macros in memory.
+    """The store's tables but those of `LEFT_OUT`, its views and its macros in memory.
 
     Starts empty: call `refresh` first, and then whenever the store may have changed. All methods may be called from any
     thread.
@@ -150,8 +155,8 @@ class Mirror:
                 stamp = self.store.version_stamp()
                 for table in TABLES:
                     con.execute(f"CREATE TABLE {table} AS FROM disk.{table}")
-                # Nothing reads outcomes here; the macros over them need the table to exist.
-                con.execute("CREATE TABLE outcomes AS FROM disk.outcomes LIMIT 0")
+                for table in LEFT_OUT:  # the macros over them need the tables to exist
+                    con.execute(f"CREATE TABLE {table} AS FROM disk.{table} LIMIT 0")
             con.execute(view_sql(comments=False))
         except BaseException:
             con.close()

@@ -13,7 +13,9 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from store.batches import in_shape
 from store.fetch import one
+from store.gradients import gradient_cosine_schema, save_gradient_cosines
 from store.reading import (
     evaluation_rows,
     find_evaluation,
@@ -30,6 +32,7 @@ from store.rows import (
     DatasetRow,
     EvaluationRow,
     FinishedEvaluation,
+    MemberRow,
     ModelRow,
     OpenedEvaluation,
     Status,
@@ -49,6 +52,7 @@ __all__ = [
     "DatasetRow",
     "EvaluationRow",
     "FinishedEvaluation",
+    "MemberRow",
     "ModelRow",
     "OpenedEvaluation",
     "Status",
@@ -57,10 +61,12 @@ __all__ = [
     "evaluation_rows",
     "find_evaluation",
     "finish_evaluation",
+    "gradient_cosine_schema",
     "open_evaluation",
     "outcome_schema",
     "outcomes",
     "record_model",
+    "save_gradient_cosines",
     "save_survivals",
     "status_of",
     "survivals",
@@ -150,12 +156,13 @@ _COUNTS = (
 def record_model(store: Store, architecture: ArchitectureRow, model: ModelRow) -> None:
     """Remember a model and its architecture, for example after training. What was recorded before is completed.
 
-    Raises `ValueError` when the model is of another architecture.
+    Raises `ValueError` when the model is of another architecture, or has members that nothing combines.
     """
     _require_same("architecture_id", model, architecture)
+    _require_combined(model)
     with store.write() as con:
         _record(con, "architectures", architecture)
-        _record(con, "models", model)
+        _record_model(con, model)
 
 
 def open_evaluation(
@@ -172,17 +179,19 @@ def open_evaluation(
 
     A complete one is left as it is, and nothing is left to do. With `force` the work goes to a staging copy, under
     another identity, that replaces the earlier result when it is complete; an unfinished staging copy is continued.
-    Raises `ValueError` when the evaluation is not of that architecture, dataset, model and attack.
+    Raises `ValueError` when the evaluation is not of that architecture, dataset, model and attack, or the model has
+    members that nothing combines.
     """
     for row in (model, evaluation):
         _require_same("architecture_id", row, architecture)
     _require_same("model_sha256", evaluation, model)
     _require_same("dataset_id", evaluation, dataset)
     _require_same("attack_id", evaluation, attack)
+    _require_combined(model)
     with store.write() as con:
         _record(con, "architectures", architecture)
         _record(con, "datasets", dataset)
-        _record(con, "models", model)
+        _record_model(con, model)
         _record(con, "attacks", attack)
         target = evaluation.evaluation_id
         found = _status(con, target)
@@ -345,6 +354,36 @@ def _record(con: DuckDBPyConnection, table: str, row: object) -> None:
     )
 
 
+def _require_combined(model: ModelRow) -> None:
+    if model.members and model.combine is None:
+        raise ValueError(f"model {model.model_sha256} has {len(model.members)} members, and nothing says how combined")
+
+
+def _record_model(con: DuckDBPyConnection, model: ModelRow) -> None:
+    """Insert or complete the model; its members are those of the latest visit that gave some."""
+    _record(con, "models", model)
+    if not model.members:
+        return
+    key = [model.model_sha256, model.architecture_id]
+    given = [(i, m.model_sha256, m.architecture_id) for i, m in enumerate(model.members)]
+    stored = con.execute(
+        "SELECT position, member_sha256, member_architecture_id FROM ensemble_members "
+        "WHERE model_sha256 = ? AND architecture_id = ? ORDER BY position",
+        key,
+    ).fetchall()
+    if stored == given:
+        return
+    con.executemany(
+        "INSERT OR REPLACE INTO ensemble_members BY NAME SELECT ? AS model_sha256, ? AS architecture_id, "
+        "? AS position, ? AS member_sha256, ? AS member_architecture_id",
+        [[*key, *row] for row in given],
+    )
+    con.execute(
+        "DELETE FROM ensemble_members WHERE model_sha256 = ? AND architecture_id = ? AND position >= ?",
+        [*key, len(given)],
+    )
+
+
 def _insert_evaluation(con: DuckDBPyConnection, row: EvaluationRow, target: str, staging: bool) -> None:
     if len(row.examples) != row.n_requested:
         raise ValueError(f"{row.n_requested} examples are asked for and {len(row.examples)} are listed")
@@ -439,27 +478,15 @@ def _replace(con: DuckDBPyConnection, staging_id: str, evaluation_id: str) -> Fi
 
 def _checked(batch: pa.Table) -> pa.Table:
     """The batch in exactly the columns and types of `outcome_schema`."""
-    import pyarrow as pa
-
     if "evaluation_id" in batch.column_names:
         batch = batch.drop_columns(["evaluation_id"])
-    schema = outcome_schema()
-    unknown = set(batch.column_names) - set(schema.names)
-    missing = {field.name for field in schema if not field.nullable} - set(batch.column_names)
-    if unknown or missing:
-        raise ValueError(f"a batch of outcomes lacks {sorted(missing)} and has the unknown columns {sorted(unknown)}")
-    columns = [
-        batch.column(field.name).cast(field.type)
-        if field.name in batch.column_names
-        else pa.nulls(len(batch), field.type)
-        for field in schema
-    ]
-    return pa.table(columns, names=schema.names)
+    return in_shape(batch, outcome_schema(), "outcomes")
 
 
 def _columns(row: object) -> dict[str, Any]:
-    """The fields of a row object as values that DuckDB takes."""
-    return {f.name: _plain(getattr(row, f.name)) for f in fields(row)}  # type: ignore[arg-type]
+    """The fields of a row object as values that DuckDB takes; members of an ensemble have a table of their own."""
+    names = [f.name for f in fields(row) if f.name != "members"]  # type: ignore[arg-type]
+    return {name: _plain(getattr(row, name)) for name in names}
 
 
 def _plain(value: Any) -> Any:

@@ -44,9 +44,18 @@ class DatasetRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemberRow:
+    """A model that is part of an ensemble, as it is known on its own."""
+
+    architecture_id: str
+    model_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelRow:
     """An architecture with weights, known by the two together: networks that differ only in layers without tensors can
-    share all tensors. `clean_accuracy_recorded` is in percent."""
+    share all tensors. `clean_accuracy_recorded` is in percent. An ensemble says by `combine` how its `members`, in
+    their order, are combined."""
 
     model_sha256: str
     architecture_id: str
@@ -61,6 +70,8 @@ class ModelRow:
     train_seed: int | None = None
     clean_accuracy_recorded: float | None = None
     created_at: datetime | None = None
+    combine: str | None = None
+    members: Sequence[MemberRow] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ import os
 # Before torch is imported anywhere: two threads a process on two cores are slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
+# What comes with the package would be in every store: tests that want it say so.
+os.environ["NASROB_SHIPPED"] = "off"
 
 from collections.abc import Callable
 from pathlib import Path

@@ -16,6 +16,7 @@ from explorer.cli import (
     compare,
     datasets,
     doctor,
+    ensemble,
     evaluate,
     examples,
     jobs,
@@ -67,6 +68,7 @@ def main(
 app.command("eval")(evaluate.command)
 app.command("train")(train.command)
 app.command("recipes")(recipes.command)
+app.add_typer(ensemble.app, name="ensemble")
 app.command("tradeoff")(query.tradeoff)
 app.command("compare")(compare.command)
 app.command("examples")(examples.command)

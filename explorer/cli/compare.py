@@ -76,11 +76,11 @@ def command(
     from explorer import comparing
     from explorer import settings as settings_of
     from explorer.errors import ExplorerError
-    from store import Store
+    from explorer.shipped import open_store
 
     if len(evaluations) < 2:
         raise ExplorerError("compare needs at least two evaluations: `nasrob-tui tradeoff --format json` lists them.")
-    found = Store(settings_of.load(store).store)
+    found = open_store(settings_of.load(store))
     rows = comparing.find(found, evaluations, comparing.Filters(attack, dataset))
     if len(rows) > 2:
         _print_worst(rows, comparing.worst_case(found, rows), format)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,10 @@ from explorer.cli.options import (
     open_app,
 )
 from explorer.render import Column, Format
+
+if TYPE_CHECKING:
+    from explorer.jobs.request import Request
+    from explorer.settings import Settings
 
 #: Keys of an evaluation in `--format json`, in this order. They are part of the interface: add, never change.
 RESULT_KEYS = (
@@ -296,6 +301,18 @@ def command(
         for started in jobs:
             started.start()
         raise typer.Exit(open_app(settings, jobs[0].number))
+    exit_code, identities = answer(requests, settings, json_progress=json_progress)
+    if identities:
+        print_results(settings.store, identities, format)
+    raise typer.Exit(exit_code)
+
+
+def answer(requests: Sequence[Request], settings: Settings, *, json_progress: bool = False) -> tuple[int, list[str]]:
+    """Work off requests here, one job each, but for those that the store can answer; returns the exit code and the
+    identities of all evaluations that there are now.
+    """
+    from explorer.jobs import folder
+
     exit_code = errors.OK
     identities: list[str] = []
     for request in requests:
@@ -308,9 +325,7 @@ def command(
         identities += worked
         if code == errors.INTERRUPTED:
             break
-    if identities:
-        _print_results(settings.store, identities, format)
-    raise typer.Exit(exit_code)
+    return exit_code, identities
 
 
 def _already_stored(request: Any) -> list[str] | None:
@@ -382,7 +397,7 @@ def _work(job: Any, json_progress: bool) -> tuple[int, list[str]]:
             return runner.run(), runner.evaluation_ids
 
 
-def _print_results(store: Path, identities: list[str], form: Format) -> None:
+def print_results(store: Path, identities: list[str], form: Format) -> None:
     from explorer import render
     from store import Store, results
 

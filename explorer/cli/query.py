@@ -21,14 +21,15 @@ def tradeoff(
     from explorer import render
     from explorer import settings as settings_of
     from explorer.errors import ExplorerError
-    from store import Mirror, Store
+    from explorer.shipped import open_store
+    from store import Mirror
 
     if source not in (None, "measured", "published"):
         raise ExplorerError(f"--source {source!r} is unknown: measured or published.")
     filters = {"dataset": dataset, "attack": attack, "source": source}
     given = {key: value for key, value in filters.items() if value is not None}
     where = " AND ".join(f"{key} = ?" for key in given) or "true"
-    mirror = Mirror(Store(settings_of.load(store).store))
+    mirror = Mirror(open_store(settings_of.load(store)))
     mirror.refresh()
     table = mirror.query(
         f"SELECT * FROM tradeoff WHERE {where} "
@@ -73,9 +74,10 @@ def sql(
     """Ask the store in SQL: read-only, sandboxed. `nasrob-tui schema` documents tables, views and macros."""
     from explorer import render
     from explorer import settings as settings_of
-    from store import Store, run_query
+    from explorer.shipped import open_store
+    from store import run_query
 
-    found = Store(settings_of.load(store).store)
+    found = open_store(settings_of.load(store))
     if store is None:
         found.ensure()
     result = run_query(found, statement, max_rows=limit, timeout=timeout)

@@ -62,7 +62,6 @@ def command(
 
     An interrupted training goes on at its last whole epoch when the same command is run again.
     """
-    from explorer import render
     from explorer import settings as settings_of
     from explorer.cli.streams import foreign_code
     from explorer.errors import ExplorerError
@@ -82,13 +81,7 @@ def command(
     check_name(device)
     settings = settings_of.load(store)
     entry = datasets.find(dataset)
-    overrides: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
-    keys = {key: _value(text) for key, text in parse_options(set_recipe or (), flag="--set-recipe").items()}
-    twice = [key for key in keys if overrides.get(key) is not None]
-    if twice:
-        flag = twice[0].replace("_", "-")
-        raise ExplorerError(f"--{flag} and --set-recipe {twice[0]} say the same thing: give one of them.")
-    overrides |= keys
+    overrides = overrides_of(set_recipe, epochs=epochs, lr=lr, batch_size=batch_size)
     scale = scale_of(entry.image_shape)
     orders = [
         Order(
@@ -107,6 +100,26 @@ def command(
     trainer = Trainer(settings, device=device, threads=threads, data_root=data_root, force=force, watch=watch_on_stderr)
     with foreign_code():
         rows = [row_of(trainer.train(order, out=out)) for order in orders]
+    print_trained(rows, format)
+
+
+def overrides_of(set_recipe: list[str] | None, **flags: Any) -> dict[str, Any]:
+    """Keys of a recipe that are to be other ones, from options of their own and from `--set-recipe`."""
+    from explorer.errors import ExplorerError
+    from explorer.jobs.planning import parse_options
+
+    keys = {key: _value(text) for key, text in parse_options(set_recipe or (), flag="--set-recipe").items()}
+    twice = [key for key in keys if flags.get(key) is not None]
+    if twice:
+        flag = twice[0].replace("_", "-")
+        raise ExplorerError(f"--{flag} and --set-recipe {twice[0]} say the same thing: give one of them.")
+    return flags | keys
+
+
+def print_trained(rows: list[dict[str, Any]], form: Format) -> None:
+    """Print what `row_of` says of trainings."""
+    from explorer import render
+
     columns = [
         Column("architecture", "architecture"),
         Column("dataset", "dataset"),
@@ -117,9 +130,9 @@ def command(
         Column("path", "weights"),
     ]
     names = ("architecture", "dataset", "seed", "recipe", "epochs", "clean_accuracy", "sha256", "path")
-    if format is Format.table:
+    if form is Format.table:
         rows = [{**row, "short": row["sha256"][:12]} for row in rows]
-    render.print_rows(rows, form=format, columns=columns, names=names)
+    render.print_rows(rows, form=form, columns=columns, names=names)
 
 
 def _value(text: str) -> Any:

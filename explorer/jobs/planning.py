@@ -22,6 +22,7 @@ from models.attacks import registry as attacks
 from models.datasets import registry as datasets
 from models.datasets.registry import Dataset, Geometry
 from models.devices import check_name
+from models.ensembles import composition, parts
 from models.errors import InvalidSpec, ModelsError, WeightsError
 from models.specs import (
     PRECISIONS,
@@ -372,6 +373,8 @@ def _only_weights(spec: ArchitectureSpec, context: _Context) -> Chosen:
     found = catalogue.matching(files, spec, dataset.name) or [
         file for file in _unique(files) if file.record.architecture == spec.canonical and _fits(file, dataset)
     ]
+    # Those that come with the package make way for a person's own.
+    found = [f for f in found if not f.path.is_relative_to(catalogue.shipped_folder())] or found
     if len(found) == 1:
         return context.from_file(found[0], spec)
     if found:
@@ -423,6 +426,11 @@ def _named_weights(spec: ArchitectureSpec | None, text: str, context: _Context) 
             geometry = Geometry(published.resize, published.crop, published.interpolation)
             own = Preprocessing(published.mean, published.std)
             return context.model(spec, published.weights, None, own, geometry)
+    part = parts.split(text) if path.name and not path.exists() else (text, None)
+    if part[1] is None and not path.exists() and (found := catalogue.member_by_sha256(text, files)) is not None:
+        part = str(found[0].path), (found[1],)
+    if part[1] is not None:
+        return _part_of(spec, Path(part[0]).expanduser(), part[1], context)
     if not path.exists() and len(text) >= 6 and all(c in "0123456789abcdef" for c in text.lower()):
         path = catalogue.by_sha256(text, files, architecture=spec.canonical if spec is not None else None).path
     if not path.exists():
@@ -437,3 +445,24 @@ def _named_weights(spec: ArchitectureSpec | None, text: str, context: _Context) 
     named = catalogue.architecture_of(record, path, given=spec)
     geometry_of_file = Geometry.parse(record.geometry) if record.geometry else None
     return context.model(named, str(path.absolute()), record.tensors_sha256, record.preprocessing, geometry_of_file)
+
+
+def _part_of(spec: ArchitectureSpec | None, path: Path, positions: tuple[int, ...], context: _Context) -> Chosen:
+    """Members of the ensemble in a file. Which tensors several of them have together is known once they are read."""
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path}.")
+    record = catalogue.read_record(path) if path.suffix == ".safetensors" else None
+    if record is None or not record.members:
+        raise WeightsError(f"{path} holds no ensemble, so it has no members to name.")
+    whole = catalogue.architecture_of(record, path)
+    chosen = parts.architecture(whole, positions)
+    if spec is not None and spec != chosen:
+        raise WeightsError(f"{parts.name(str(path), positions)} is {chosen.canonical}, not {spec.canonical}.")
+    if chosen == whole:
+        return context.from_file(catalogue.WeightsFile(path.absolute(), record), whole)
+    one = len(positions) == 1
+    own = composition.of(whole).members[positions[0]].preprocessing if one else None
+    sha256 = str(record.members[positions[0]]["sha256"]) if one else None
+    geometry = Geometry.parse(record.geometry) if record.geometry else None
+    weights = parts.name(str(path.absolute()), positions)
+    return context.model(chosen, weights, sha256, own or record.preprocessing, geometry)

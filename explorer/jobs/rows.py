@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from models.architectures import registry as architectures
 from models.architectures.registry import Architecture
 from models.datasets.registry import Dataset, Examples, subset_digest
+from models.ensembles import composition
 from models.specs import ArchitectureSpec, AttackSpec, EvaluationSpec
 from models.weights.catalogue import WeightsRecord
-from store.results import ArchitectureRow, AttackRow, DatasetRow, EvaluationRow, ModelRow
+from store.results import ArchitectureRow, AttackRow, DatasetRow, EvaluationRow, MemberRow, ModelRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,6 +88,11 @@ def model_row(
         clean_accuracy_recorded=record.clean_accuracy if record else None,
         label=f"{spec.name} seed {record.seed}" if record and record.seed is not None else f"{spec.name} {sha256[:8]}",
         created_at=datetime.fromisoformat(record.created_at) if record and record.created_at else None,
+        combine=composition.of(spec).combine if composition.is_ensemble(spec.name) else None,
+        members=[
+            MemberRow(architecture_id=member["architecture"], model_sha256=member["sha256"])
+            for member in (record.members if record and record.members else [])
+        ],
     )
 
 

@@ -12,21 +12,18 @@ import re
 import struct
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from models.architectures import definitions, registry
-from models.architectures.definitions import Definition
+from models.architectures.definitions import PLAIN_NAME, Definition
 from models.errors import InvalidSpec, WeightsError
 from models.specs import ArchitectureSpec, Preprocessing, canonical_json
 
 FORMAT = "nasrob-weights-1"
 _KEY = "nasrob"
 _MAX_HEADER = 100_000_000
-
-#: Names that a record may use by itself: the registry's, and those of the two packages of networks. Anything else, such
-#: as `package.module:factory`, would import code that a file has no business to choose.
-_PLAIN_NAME = re.compile(r"((torchvision|timm):[\w.-]+|[a-z0-9][a-z0-9-]*)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -208,6 +205,27 @@ def by_sha256(text: str, files: Iterable[WeightsFile], *, architecture: str | No
     return named[-1]
 
 
+def member_by_sha256(text: str, files: Iterable[WeightsFile]) -> tuple[WeightsFile, int] | None:
+    """The ensemble among `files` with a member whose SHA-256 begins with `text`, and the member's position; None when
+    there is none, and for a text that a file of its own has.
+    """
+    if len(text) < 6 or not re.fullmatch("[0-9a-f]+", text.lower()):
+        return None
+    found = None
+    for file in files:
+        if file.record.tensors_sha256.startswith(text.lower()):
+            return None
+        for position, member in enumerate(file.record.members or ()):
+            if found is None and str(member["sha256"]).startswith(text.lower()):
+                found = file, position
+    return found
+
+
+def shipped_folder() -> Path:
+    """Where the weights lie that come with the package, a folder a dataset."""
+    return Path(str(resources.files("models.weights"))) / "shipped"
+
+
 def architecture_of(record: WeightsRecord, path: Path, *, given: ArchitectureSpec | None = None) -> ArchitectureSpec:
     """The architecture that a file names. `given` is the one that a person named, which the file's must then be.
 
@@ -216,16 +234,16 @@ def architecture_of(record: WeightsRecord, path: Path, *, given: ArchitectureSpe
     would import a module, unless it is the very one that was given.
     """
     text = record.architecture
-    if given is not None and given.canonical == text and not _PLAIN_NAME.fullmatch(given.name):
+    if given is not None and given.canonical == text and not PLAIN_NAME.fullmatch(given.name):
         return given
     name = text.partition("@")[0]
-    if not _PLAIN_NAME.fullmatch(name):
+    if not PLAIN_NAME.fullmatch(name):
         raise WeightsError(
             f"{path} says that its architecture is {text!r}, which is code from outside: name it with --arch if you "
             "trust it."
         )
     try:
-        carried = Definition.from_dict(record.definition) if record.definition is not None else None
+        carried = _carried(record.definition, name) if record.definition is not None else None
         if carried is not None and carried.name == name:
             definitions.remember(carried)
         here = registry.find(name).definition
@@ -240,3 +258,13 @@ def architecture_of(record: WeightsRecord, path: Path, *, given: ArchitectureSpe
     if given is not None and given != named:
         raise WeightsError(f"{path} holds weights of {named.canonical}, not of {given.canonical}.")
     return named
+
+
+def _carried(data: dict[str, Any], name: str) -> Definition:
+    """The definition that a file carries. Raises `InvalidSpec`, also for an ensemble with members that are code, unless
+    that very ensemble was picked here.
+    """
+    found = Definition.from_dict(data, picked=True)
+    if found.factories and definitions.recall(name) != found:
+        return Definition.from_dict(data)
+    return found

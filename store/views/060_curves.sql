@@ -72,12 +72,22 @@ ORDER BY k.eps;
 COMMENT ON MACRO TABLE accuracy_by_eps IS 'Robust accuracy in percent against eps: accuracy_by_eps(id) has a row for every complete evaluation of the same model on the same examples by the same attack, whatever its eps.';
 
 CREATE OR REPLACE MACRO broken_by_stage(evaluation) AS TABLE
+WITH planned AS (
+    SELECT
+        json_extract_string(k.config, '$.stages[*].name') AS names,
+        -- The stages of a ladder are one attack, told apart by eps.
+        list_transform(
+            list_zip(names, json_extract_string(k.config, '$.stages[*].eps')), lambda stage: stage[1] || ' ' || stage[2]
+        ) AS rungs
+    FROM evaluations AS e JOIN attacks AS k USING (attack_id)
+    WHERE e.evaluation_id = evaluation
+)
 SELECT stage, count(*) AS n_broken, avg(forwards) AS mean_forwards, avg(backwards) AS mean_backwards
-FROM outcomes
+FROM outcomes CROSS JOIN planned
 WHERE evaluation_id = evaluation AND broken_at_step IS NOT NULL
-GROUP BY stage
-ORDER BY n_broken DESC, stage;
-COMMENT ON MACRO TABLE broken_by_stage IS 'How many examples each stage of a cascade broke, and the passes that an example of them took on average: broken_by_stage(id).';
+GROUP BY stage, names, rungs
+ORDER BY coalesce(list_position(names, stage), list_position(rungs, stage)) NULLS LAST, n_broken DESC, stage;
+COMMENT ON MACRO TABLE broken_by_stage IS 'How many examples each stage of a cascade broke, and the passes that an example of them took on average, in the order of the stages: broken_by_stage(id).';
 
 CREATE OR REPLACE VIEW contradictions AS
 WITH pairs AS (

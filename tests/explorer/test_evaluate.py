@@ -126,7 +126,7 @@ def test_top_5_follows_from_the_stored_ranks(cli: Cli, home_with_weights: Path, 
 def test_table_shows_top_5_where_there_are_many_classes(
     classes: int, shown: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from explorer.cli.evaluate import _print_results
+    from explorer.cli.evaluate import print_results
     from explorer.jobs.rows import attack_row
     from explorer.render import Format
     from store import Store
@@ -140,7 +140,7 @@ def test_table_shows_top_5_where_there_are_many_classes(
     open_evaluation(store, **rows | {"attack": attack_row(spec), "dataset": dataset(n_classes=classes)})
     append_outcomes(store, "e1", batch([0], clean_rank=5, rank=5), seconds=1)
     append_outcomes(store, "e1", batch([1, 2], clean_rank=5, rank=6), seconds=1)
-    _print_results(store.path, ["e1"], Format.table)
+    print_results(store.path, ["e1"], Format.table)
     table = capsys.readouterr().out
     for part in ("clean top-5 %", "robust top-5 %", "33.3"):
         assert (part in table) == shown

@@ -12,9 +12,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from store import Store, StoreTooNew, migrate, reference
+from store import Store, StoreTooNew, describe, migrate, reference
 from store.migrate import Migration
-from store.results import append_outcomes, evaluation_rows, open_evaluation, record_model
+from store.results import MemberRow, append_outcomes, evaluation_rows, open_evaluation, record_model
 from tests.store.rows import architecture, batch, model, request
 
 Visit = Callable[[Store, str], None]
@@ -154,6 +154,23 @@ def test_a_store_from_before_the_ranks_keeps_its_rows(tmp_path: Path, visit: Vis
     assert (counts.n_counted, counts.n_clean_top5, counts.n_robust_top5) == (2, None, None)
 
 
+KILLED = """
+import os, signal, sys, duckdb
+from store.migrate import migrate, migrations
+con = duckdb.connect(sys.argv[1])
+if sys.argv[2] == "after commit":
+    migrate(con, where="here")
+else:
+    (migration,) = (m for m in migrations() if m.name == sys.argv[3])
+    statements = con.extract_statements(migration.sql)
+    count = {"begun": 1, "half": len(statements) // 2, "before commit": len(statements)}[sys.argv[2]]
+    con.execute("BEGIN")
+    for statement in statements[:count]:
+        con.execute(statement)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 class TestModelIdentity:
     """Version 2 knew a model by its tensors alone; version 3 knows it by tensors and architecture."""
 
@@ -228,21 +245,73 @@ class TestModelIdentity:
         store = self.second(tmp_path / "old.duckdb")
         selects = all_columns(store.path, *self.KEPT)
         before = contents(store.path, selects)
-        script = """
-import os, signal, sys, duckdb
-from store.migrate import migrate, migrations
-con = duckdb.connect(sys.argv[1])
-if sys.argv[2] == "after commit":
-    migrate(con, where="here")
-else:
-    statements = con.extract_statements(migrations()[2].sql)
-    count = {"begun": 1, "half": len(statements) // 2, "before commit": len(statements)}[sys.argv[2]]
-    con.execute("BEGIN")
-    for statement in statements[:count]:
-        con.execute(statement)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-        with start_python(script, store.path, when) as process:
+        with start_python(KILLED, store.path, when, "003_model_identity") as process:
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL, err
+        store.ensure()
+        assert contents(store.path, selects) == before
+        self.check_upgraded(store)
+
+
+class TestBeforeEnsembles:
+    """Version 4 knew models of one network only."""
+
+    KEPT = ("models", "evaluations", "outcomes", "subsets", "architectures")
+
+    @staticmethod
+    def fourth(path: Path) -> Store:
+        assert [m.name for m in REAL[3:5]] == ["004_attacks", "005_ensembles"]
+        store = old_store(path, 4)
+        with duckdb.connect(path) as con:
+            con.execute(
+                """
+                INSERT INTO models SELECT
+                    'sha-' || i, 'net', 'digits', 10, 100 + i, 7, 'trained', '/w/' || i, '{"epochs": 3}', i,
+                    97.5, 'net ' || i, now()::TIMESTAMP, now()::TIMESTAMP
+                FROM range(3) AS t(i)
+                """
+            )
+        return store
+
+    @staticmethod
+    def check_upgraded(store: Store) -> None:
+        with store.read() as con:
+            assert applied_in(con) == [m.name for m in REAL]
+            assert con.execute("SELECT DISTINCT combine FROM models").fetchall() == [(None,)]
+            assert con.execute("FROM ensembles").fetchall() == []
+            tables = "'models', 'ensemble_members', 'gradient_cosines'"
+            silent = f"SELECT count(*) FROM duckdb_columns() WHERE comment IS NULL AND table_name IN ({tables})"
+            assert con.execute(silent).fetchall() == [(0,)]
+        record_model(
+            store,
+            architecture(architecture_id="net"),
+            model(
+                "sha-0",
+                architecture_id="net",
+                combine="majority",
+                members=[MemberRow(architecture_id="net", model_sha256="sha-1")],
+            ),
+        )
+        with store.read() as con:
+            assert con.execute("SELECT combine, n_members FROM ensembles").fetchall() == [("majority", 1)]
+
+    @pytest.mark.parametrize("how", ["ensure", "read", "write"])
+    def test_a_store_of_version_4_keeps_everything(self, tmp_path: Path, visit: Visit, how: str) -> None:
+        store = self.fourth(tmp_path / "old.duckdb")
+        selects = all_columns(store.path, *self.KEPT)
+        before = contents(store.path, selects)
+        visit(store, how)
+        assert contents(store.path, selects) == before
+        self.check_upgraded(store)
+
+    @pytest.mark.parametrize("when", ["begun", "half", "before commit", "after commit"])
+    def test_a_kill_in_the_middle_leaves_a_store_that_the_next_start_upgrades(
+        self, tmp_path: Path, start_python: Callable[..., subprocess.Popen[str]], when: str
+    ) -> None:
+        store = self.fourth(tmp_path / "old.duckdb")
+        selects = all_columns(store.path, *self.KEPT)
+        before = contents(store.path, selects)
+        with start_python(KILLED, store.path, when, "005_ensembles") as process:
             _, err = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL, err
         store.ensure()
@@ -277,7 +346,8 @@ def test_views_of_another_version_are_replaced_and_those_of_a_person_kept(used: 
         )
     with used.read() as con:
         views = {row[0] for row in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
-        assert views == {"tradeoff", "measured", "published", "contradictions", "mine"}
+        ours = {o.name for o in describe() if o.kind == "view"}
+        assert views == ours | {"mine"}
         assert con.execute("SELECT n FROM mine").fetchall() == con.execute("SELECT count(*) FROM tradeoff").fetchall()
         assert con.execute("SELECT count(*) FROM published_results WHERE robust_accuracy = 99").fetchall() == [(0,)]
         assert con.execute("SELECT count(*) FROM published_results").fetchall() == [(141,)]

@@ -29,7 +29,16 @@ def test_comments_are_sentences_on_one_line(schema: list[SchemaObject]) -> None:
 
 def test_what_there_is(schema: list[SchemaObject]) -> None:
     names = {kind: [o.name for o in schema if o.kind == kind] for kind in ("table", "view", "macro", "table macro")}
-    assert names["view"] == ["contradictions", "measured", "published", "tradeoff"]
+    assert names["view"] == [
+        "contradictions",
+        "ensemble_results",
+        "ensembles",
+        "measured",
+        "member_evaluations",
+        "published",
+        "tradeoff",
+        "transfers",
+    ]
     assert {"hrs", "pp_hrs", "wilson_low", "wilson_high", "accuracy"} <= set(names["macro"])
     assert {"paired", "paired_bootstrap", "worst_case", "accuracy_by_step"} <= set(names["table macro"])
     assert {"architectures", "datasets", "models", "attacks", "evaluations", "outcomes"} <= set(names["table"])

@@ -47,7 +47,7 @@ def filled(shared: Store, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
         ("SELECT * FROM worst_case(['e1']) WHERE n_examples = 17", 1),
         ("DESCRIBE tradeoff", 67),
         ("SUMMARIZE attacks", 15),
-        ("SHOW TABLES", 17),
+        ("SHOW TABLES", 23),
         ("EXPLAIN SELECT * FROM outcomes", 1),
         ("PIVOT published ON dataset USING avg(pgd) GROUP BY family", 2),
         ("WITH p AS (PIVOT published ON dataset USING avg(pgd) GROUP BY family) FROM p", 2),

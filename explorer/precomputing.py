@@ -1,0 +1,140 @@
+"""Makes what comes with the package: `python -m explorer.precomputing HOME` runs the digits studies in HOME, a folder
+like NASROB_HOME, attacks their ensembles member by member, and writes results and weights into this source tree.
+
+It resumes: what HOME holds already is not computed again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from explorer import errors
+from explorer.errors import ExplorerError
+
+if TYPE_CHECKING:
+    from store.connection import Store
+
+#: Whose results and weights come with the package.
+STUDIES = ("digits-cells", "digits-ensemble", "digits-parameters")
+#: Whose results alone do: their weights are made by `nasrob-tui study run`.
+RESULTS_ONLY = ("fashion-mnist-cells",)
+#: Ensembles of the studies' models: rule, and members by architecture.
+PICKED = (
+    ("mean-logits", ("darts-random-0", "darts-random-1", "darts-random-2")),
+    ("majority", ("darts", "darts-random-3", "resnet18@width=8")),
+)
+_ENSEMBLE_ATTACK = ("--attack", "pgd-10", "--eps", "8/255", "--eps", "16/255", "--eps", "32/255")
+#: The options with which every model of ours is attacked here, so that a rebuilt result equals the shipped one.
+_EXACT = ("--threads", "1", "--device", "cpu")
+
+
+def main(home: Path, studies: Sequence[str] = STUDIES, results_only: Sequence[str] = RESULTS_ONLY) -> None:
+    """Compute what is missing in `home`, then write what comes with the package. Raises `ExplorerError`."""
+    os.environ |= {"NASROB_HOME": str(home), "NASROB_SHIPPED": "off"}
+    for name in (*studies, *results_only):
+        _run("study", "run", name, *_EXACT, "--format", "csv")
+    picked = [_pick(combine, members) for combine, members in PICKED]
+    for architecture, sha256 in [*_sampled(), *picked]:
+        _run(
+            *("ensemble", "attack", architecture, "--weights", sha256, "--transfer", "--gradients"),
+            *(*_ENSEMBLE_ATTACK, *_EXACT, "--fold", "off", "--channels-last", "off", "--compile", "off"),
+            *("--format", "csv"),
+        )
+    from explorer import settings
+    from models.weights import catalogue
+    from store import Store, shipping
+
+    where = settings.load()
+    n = shipping.export_results(Store(where.store), shipping.FOLDER)
+    print(f"{n} evaluations in {shipping.FOLDER}", file=sys.stderr)
+    _copy_weights(where.weights / "digits", catalogue.shipped_folder() / "digits", Store(where.store))
+
+
+def _run(*words: str) -> None:
+    from explorer import cli
+
+    print("nasrob-tui", *words, file=sys.stderr, flush=True)
+    code = cli.run(words)
+    if code != errors.OK:
+        raise ExplorerError(f"nasrob-tui {' '.join(words)} ended with {code}.", code)
+
+
+def _pick(combine: str, members: Iterable[str]) -> tuple[str, str]:
+    """Make an ensemble of models that the studies trained; its architecture and SHA-256."""
+    from explorer import ensembles, settings
+    from explorer.jobs import planning
+    from explorer.training import Trainer
+    from models.datasets import registry as datasets
+
+    where = settings.load()
+    weights = [_trained_with_seed_0(text) for text in members]
+    asked = planning.Asked(architectures=tuple(members), weights=weights)
+    models = [chosen.model for chosen in planning.resolve_models(asked, datasets.find("digits"), where)]
+    made = ensembles.pick(Trainer(where, device="cpu", threads=1), models, "digits", combine, seed=0, tuning={})
+    return made.record.architecture, made.record.tensors_sha256
+
+
+def _trained_with_seed_0(text: str) -> str:
+    """The SHA-256 of the weights that `digits-cells` made of an architecture."""
+    from explorer import settings
+    from models.architectures import registry
+    from models.weights import catalogue
+
+    spec = registry.parse_architecture(text, scale="small")
+    own = registry.find(spec.name).recipe_for("small")
+    files = [
+        file.record.tensors_sha256
+        for file in catalogue.matching(catalogue.scan([settings.load().weights]), spec, "digits")
+        if file.record.seed == 0 and file.record.recipe_name == own
+    ]
+    if len(files) != 1:
+        raise ExplorerError(f"{len(files)} sets of weights of {spec.canonical} are there, not one.")
+    return files[0]
+
+
+def _sampled() -> list[tuple[str, str]]:
+    """The ensembles that the studies trained: architecture and SHA-256."""
+    from explorer import settings
+    from models.ensembles import composition
+    from models.weights import catalogue
+
+    return [
+        (file.record.architecture, file.record.tensors_sha256)
+        for file in catalogue.scan([settings.load().weights / "digits"])
+        if composition.is_ensemble(file.record.architecture) and not file.record.architecture.startswith("ensemble-")
+    ]
+
+
+def _copy_weights(source: Path, goal: Path, store: Store) -> None:
+    """The weights of every model with results, but for members that are in an ensemble's file already."""
+    from models.weights import catalogue
+
+    with store.read() as con:
+        wanted = {row[0] for row in con.execute("SELECT DISTINCT model_sha256 FROM evaluations").fetchall()}
+    files = [file for file in catalogue.scan([source]) if file.record.tensors_sha256 in wanted]
+    inside = {
+        str(member["sha256"])
+        for file in files
+        if not file.record.architecture.startswith("ensemble-")
+        for member in file.record.members or ()
+    }
+    shutil.rmtree(goal, ignore_errors=True)
+    goal.mkdir(parents=True)
+    size = 0
+    for file in files:
+        if file.record.tensors_sha256 in inside:
+            continue
+        shutil.copyfile(file.path, goal / file.path.name)
+        size += file.path.stat().st_size
+    print(f"{len(list(goal.iterdir()))} files of weights, {size / 1e6:.1f} MB, in {goal}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m explorer.precomputing HOME")
+    main(Path(sys.argv[1]).expanduser().absolute())

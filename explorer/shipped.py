@@ -1,0 +1,40 @@
+"""What comes with the package, seen in a person's own results: the store that commands which read are given."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from explorer.settings import Settings
+    from store.connection import Store
+
+
+def open_store(settings: Settings) -> Store:
+    """The results store, in the home folder with the shipped results in it: they are taken in the first time.
+
+    A file that a person named with `--store` stays as it is. Whatever goes wrong with the shipped results is said on
+    stderr and is no error: the store without them is still a person's own.
+    """
+    from store import Store
+
+    found = Store(settings.store)
+    if (problem := provide(settings, found)) is not None:
+        print(f"nasrob-tui: {problem}", file=sys.stderr)
+    return found
+
+
+def provide(settings: Settings, store: Store) -> str | None:
+    """Take the shipped results into the store of the home folder, once; returns a sentence where they cannot be."""
+    from store.errors import StoreBusy, StoreError
+    from store.shipping import provide_shipped
+
+    if not settings.is_default_store:
+        return None
+    try:
+        provide_shipped(store)
+    except StoreBusy:
+        return None  # next time
+    except StoreError as error:
+        return f"the results that come with the package are not shown: {error}"
+    return None
