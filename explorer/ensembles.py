@@ -160,7 +160,14 @@ def pick(
     ]
     spec = assembling.pick(loaded, combine)
     order = Order(spec, entry.name, seed=seed, combiner=tuning)
-    which = digest([spec.canonical, seed, order.tuning().to_dict(), [member.sha256 for member in loaded]])
+    which = digest(
+        [
+            spec.canonical,
+            seed,
+            order.tuning().to_dict(),
+            [[member.sha256, member.preprocessing.mean, member.preprocessing.std] for member in loaded],
+        ]
+    )
     path = trainer.settings.weights / entry.slug / f"{spec.canonical}-{which[:8]}.safetensors"
     return trainer.combine(order, loaded, path)
 

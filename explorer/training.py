@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 #: The training seed of member i of an ensemble with seed S is S x 100 + i.
 MEMBER_SEEDS = 100
+#: File systems take names of 255 bytes; what follows the architecture's, and what a file is called while it is written,
+#: needs less than the rest.
+_LONGEST = 180
 #: How a learned combiner is tuned.
 COMBINER_RECIPE = "combiner"
 
@@ -118,12 +121,15 @@ class Order:
         # A factory's name has a colon, which not every file system takes.
         named = re.sub(r"[^\w.@=,-]+", "-", self.architecture.canonical)
         identity = self.identity(fingerprint)
-        return settings.weights / self.entry.slug / f"{named}-seed{self.seed}-{identity[:8]}.safetensors"
+        return settings.weights / self.entry.slug / f"{named[:_LONGEST]}-seed{self.seed}-{identity[:8]}.safetensors"
 
     def check(self) -> None:
         """Raise `InvalidSpec` now for what would be refused in the middle."""
         for part in self.parts:
-            part.resolved()
+            if part.resolved().auxiliary_weight > 0 and not architectures.find(part.architecture.name).auxiliary:
+                raise InvalidSpec(
+                    f"{part.architecture.name} has no auxiliary head: use --set-recipe auxiliary_weight=0."
+                )
         if self.parts:
             self.tuning()
         else:
@@ -205,7 +211,7 @@ class Trainer:
 
     def _ensemble(self, order: Order, out: Path | None) -> Trained:
         """Members first; then they are put together, and the combiner learns where there is one."""
-        members = [self._load(self.train(part), order) for part in order.parts]
+        members = [self._load(self.train(part), part) for part in order.parts]
         path = out.absolute() if out is not None else order.path(self.settings, self._images(order).fingerprint)
         return self.combine(order, members, path)
 
@@ -246,7 +252,7 @@ class Trainer:
     def _load(self, trained: Trained, order: Order) -> LoadedModel:
         from models.weights.files import load_model
 
-        return load_model(trained.path, None, order.entry)
+        return load_model(trained.path, order.architecture, order.entry)
 
     def _device(self) -> str:
         from models import devices

@@ -23,7 +23,11 @@ ENGINE_REVISION = 1
 
 def split_options(text: str) -> tuple[str, dict[str, str]]:
     """Split `darts@init_channels=8,layers=5` into the name and the options as written."""
-    name, at, rest = text.strip().partition("@")
+    text = text.strip()
+    # A definition may have the sign in itself: in the architectures of an ensemble's members.
+    end = max(map(text.rfind, ")]}|")) + 1 if text.startswith(("{", "[", "|", "(")) else 0
+    name, at, rest = text[end:].partition("@")
+    name = text[:end] + name
     options: dict[str, str] = {}
     if at and not rest:
         raise InvalidSpec(f"{text!r} has no options after the @: write {name}@key=value.")
@@ -217,14 +221,25 @@ class AttackSpec:
         return cls(**fields)
 
     @property
+    def _usual_steps(self) -> int | None:
+        """The attack's steps when nobody asks for others; None where it is not known here."""
+        from models.attacks import registry
+
+        known = registry.entries().get(self.name)
+        return known.steps if known else None
+
+    @property
     def identity(self) -> str:
         """Hash of the configuration by value: `8/255` and `16/510` are the same attack."""
         return digest(_by_value(self.to_dict()))
 
     @property
     def label(self) -> str:
-        """Short human name, such as `pgd-10 8/255` or `apgd-ce L2 0.5`."""
-        many = f"-{self.steps}" if self.steps > 1 and self.step_size is not None else ""
+        """Short human name, such as `pgd-10 8/255`, `apgd-ce L2 0.5` or `square-1000 8/255`.
+
+        The steps of an attack that chooses their size itself are said where they are not the usual ones.
+        """
+        many = f"-{self.steps}" if self.steps > 1 and (self.step_size or self.steps != self._usual_steps) else ""
         again = f"x{self.restarts}" if self.restarts > 1 else ""
         norm = "" if self.norm == "Linf" else f" {self.norm}"
         through = f" from {self.surrogate.architecture.partition('@')[0]}" if self.surrogate else ""

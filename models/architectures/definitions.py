@@ -39,6 +39,9 @@ _DIGITS = 12
 _MOST_CHARACTERS = 5_000_000
 #: Python's literals take a hundred times their length in memory to read.
 _MOST_LITERAL = 200_000
+#: Names that data may use by themselves: the registry's, and those of the two packages of networks. Anything else, such
+#: as `package.module:factory`, imports code that only a person may choose.
+PLAIN_NAME = re.compile(r"((torchvision|timm):[\w.-]+|[a-z0-9][a-z0-9-]*)", re.ASCII)
 #: A name and the sign after it, as before a genotype that is copied from code.
 _ASSIGNED = r"[A-Za-z_]\w*\s*=\s*"
 #: What the data of some spaces are recognised by.
@@ -133,6 +136,13 @@ class Definition:
         return self.space == "ensemble" and "seed" in self.data
 
     @property
+    def factories(self) -> tuple[str, ...]:
+        """Names of an ensemble's members that are code of a person's, which is imported when they are built."""
+        members = self.data.get("members", ()) if self.space == "ensemble" else ()
+        names = (str(member["architecture"]).partition("@")[0] for member in members)
+        return tuple(name for name in names if not PLAIN_NAME.fullmatch(name))
+
+    @property
     def layers(self) -> int | None:
         """Number of layers, where the definition has a cell of its own for each."""
         cells = self.data["codes"] if self.space == "robnet" else ()
@@ -142,8 +152,11 @@ class Definition:
         return {"space": self.space, "data": self.data}
 
     @classmethod
-    def from_dict(cls, value: object) -> Definition:
-        """From `{"space": ..., "data": ...}`; raises `InvalidSpec` when it is none."""
+    def from_dict(cls, value: object, *, picked: bool = False) -> Definition:
+        """From `{"space": ..., "data": ...}`; raises `InvalidSpec` when it is none.
+
+        An ensemble may have members that are code only where a person `picked` them here.
+        """
         if not (
             isinstance(value, dict)
             and isinstance(value.get("space"), str)
@@ -153,7 +166,13 @@ class Definition:
             raise InvalidSpec(f"a definition needs a space ({', '.join(SPACES)}) and data.")
         space = SPACES[value["space"]]
         check: Callable[[dict[str, Any]], dict[str, Any]] = globals()[space.check]
-        return cls(space.name, check(value["data"]))
+        found = cls(space.name, check(value["data"]))
+        if not picked and (code := found.factories):
+            raise InvalidSpec(
+                f"its member {short(code[0])} is code from outside, which no definition may name: pick the ensemble "
+                "here from models that you trust."
+            )
+        return found
 
 
 def check_genotype(data: dict[str, Any]) -> dict[str, Any]:
@@ -248,7 +267,7 @@ def recall(name: str) -> Definition | None:
     except OSError:
         return None
     try:
-        definition = Definition.from_dict(json.loads(text))
+        definition = Definition.from_dict(json.loads(text), picked=True)
     except (ValueError, InvalidSpec) as error:
         raise InvalidSpec(f"{path} is damaged ({error}): give the definition again.") from None
     if definition.name != name:

@@ -57,9 +57,16 @@ def assemble(architecture: ArchitectureSpec, members: Sequence[LoadedModel], dat
                 "way than the ensemble says: pick the members anew."
             )
         tensors = network_tensors(found.classifier.network)
-        left = network.members[position].load_state_dict(tensors, strict=False)
-        if [name for name in left.missing_keys if not is_auxiliary(name)] or left.unexpected_keys:
-            raise WeightsError(f"the tensors of member {position} do not fit {wanted.architecture}.")
+        # Updated in place: some modules (torchvision's MNASNet) read their version from the dictionary's metadata.
+        state = network.members[position].state_dict()
+        here = {name: tensor.shape for name, tensor in state.items() if not is_auxiliary(name)}
+        if here != {name: tensor.shape for name, tensor in tensors.items()}:
+            raise WeightsError(
+                f"the tensors of member {position} do not fit {wanted.architecture} for {dataset.name}: was it made "
+                "for other images?"
+            )
+        state.update(tensors)
+        network.members[position].load_state_dict(state)
     return Classifier(network, before, dataset.n_classes)
 
 
@@ -89,7 +96,7 @@ def members_of(loaded: Sequence[LoadedModel]) -> list[dict[str, Any]]:
 def part_of(whole: LoadedModel, positions: Sequence[int]) -> LoadedModel:
     """One member of an ensemble, or an ensemble of some of them, with the weights they have in the whole.
 
-    Raises `WeightsError` where the whole is no ensemble of members that stand alone.
+    Raises `WeightsError` where the whole is no ensemble of members that stand alone, or says another member is there.
     """
     if not composition.is_ensemble(whole.architecture.name):
         raise WeightsError(
@@ -102,12 +109,11 @@ def part_of(whole: LoadedModel, positions: Sequence[int]) -> LoadedModel:
     assert isinstance(ensemble, Ensemble)
     made_of = composition.of(whole.architecture)
     network: nn.Module
-    before, record = whole.preprocessing, None
+    before = whole.preprocessing
     if len(positions) == 1:
         (position,) = positions
         network = ensemble.members[position]
         before = made_of.members[position].preprocessing or before
-        record = _record_of(whole.record, position, before)
     else:
         part = parts.of(made_of, positions)
         network = Ensemble(
@@ -117,21 +123,30 @@ def part_of(whole: LoadedModel, positions: Sequence[int]) -> LoadedModel:
             ensemble.num_classes,
             part.width,
         )
+    sha256 = tensors_sha256(network_tensors(network))
     return LoadedModel(
         classifier=Classifier(network, before, whole.classifier.num_classes),
         architecture=architecture,
         preprocessing=before,
-        sha256=tensors_sha256(network_tensors(network)),
+        sha256=sha256,
         path=whole.path.with_name(parts.name(whole.path.name, positions)),
-        record=record,
+        record=_record_of(whole, positions[0], architecture, before, sha256) if len(positions) == 1 else None,
     )
 
 
-def _record_of(whole: WeightsRecord | None, position: int, normal: Preprocessing) -> WeightsRecord | None:
-    """What the ensemble's file knows about one member."""
+def _record_of(
+    model: LoadedModel, position: int, architecture: ArchitectureSpec, normal: Preprocessing, sha256: str
+) -> WeightsRecord | None:
+    """What the ensemble's file knows about one member. Raises `WeightsError` where that is about another one."""
+    whole = model.record
     if whole is None or not whole.members or position >= len(whole.members):
         return None
     member = whole.members[position]
+    if (member["architecture"], member["sha256"]) != (architecture.canonical, sha256):
+        raise WeightsError(
+            f"{model.path} has a damaged record: what it says of member {position} is about other weights. Make the "
+            "ensemble again."
+        )
     return WeightsRecord(
         architecture=member["architecture"],
         dataset=whole.dataset,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from models.architectures import registry
-from models.architectures.definitions import Definition
+from models.architectures import external, registry
+from models.architectures.definitions import PLAIN_NAME, Definition
 from models.architectures.wording import short
 from models.errors import InvalidSpec
 from models.specs import ArchitectureSpec, Preprocessing
@@ -36,6 +36,8 @@ LEARNED = ("learned",)
 #: A sampled ensemble's members have the seeds from so many times its own.
 SEEDS_EACH = 1000
 MOST_MEMBERS = 100
+#: No normalisation has such numbers, and a float holds them.
+_LARGE = 1e30
 
 #: Of each space that is sampled: the option of its networks that counts cells.
 CELLS_OPTION = {"darts": "layers", "nasbench201": "cells_per_stage"}
@@ -108,7 +110,8 @@ def cell_counts(text: str) -> list[int]:
 
 def picked(members: list[Member]) -> Definition:
     """The definition of an ensemble of these members. Raises `InvalidSpec` for fewer than two or too many."""
-    return Definition.from_dict({"space": "ensemble", "data": {"members": [_as_data(member) for member in members]}})
+    data = {"members": [_as_data(member) for member in members]}
+    return Definition.from_dict({"space": "ensemble", "data": data}, picked=True)
 
 
 def _as_data(member: Member) -> dict[str, Any]:
@@ -145,9 +148,12 @@ def check(data: dict[str, Any]) -> dict[str, Any]:
             raise InvalidSpec(f"a member of an ensemble names its architecture, unlike {short(entry)}.")
         text = entry["architecture"]
         name = text.partition("@")[0]
-        carried = Definition.from_dict(entry["definition"]) if entry.get("definition") is not None else None
-        if carried is not None and carried.space == "ensemble":
+        if not (PLAIN_NAME.fullmatch(name) or external.is_factory(name)):
+            raise InvalidSpec(f"{short(name)} is no name of an architecture, so it is no member of an ensemble.")
+        given = entry.get("definition")
+        if isinstance(given, dict) and given.get("space") == "ensemble":
             raise InvalidSpec("a member of an ensemble is a network, not another ensemble.")
+        carried = Definition.from_dict(given) if given is not None else None
         if carried is not None and carried.name == name:
             definitions.remember(carried)
         known = registry.find(name)
@@ -155,21 +161,27 @@ def check(data: dict[str, Any]) -> dict[str, Any]:
             raise InvalidSpec("a member of an ensemble is a network, not another ensemble.")
         if carried is not None and known.definition != carried:
             raise InvalidSpec(f"the member {short(name)} is another here than where the ensemble was made.")
-        normal: Preprocessing | None = None
-        if "mean" in entry or "std" in entry:
-            try:
-                normal = Preprocessing(
-                    tuple(float(v) for v in entry.get("mean", ())), tuple(float(v) for v in entry.get("std", ()))
-                )
-            except (TypeError, ValueError):
-                raise InvalidSpec(f"mean and std of the member {short(name)} are lists of numbers.") from None
-        found.append(_as_data(Member(registry.parse_architecture(text).canonical, normal)))
+        found.append(_as_data(Member(registry.parse_architecture(text).canonical, _normalisation(entry, name))))
     return {"members": found}
+
+
+def _normalisation(entry: dict[str, Any], name: str) -> Preprocessing | None:
+    if "mean" not in entry and "std" not in entry:
+        return None
+    lists = [entry.get("mean"), entry.get("std")]
+    if not all(isinstance(values, list) and all(map(_is_number, values)) for values in lists):
+        raise InvalidSpec(f"mean and std of the member {short(name)} are lists of numbers.")
+    mean, std = (tuple(map(float, values or ())) for values in lists)
+    return Preprocessing(mean, std)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < _LARGE
 
 
 def _checked_sample(data: dict[str, Any]) -> dict[str, Any]:
     space, seed = data.get("space"), data.get("seed")
-    if space not in CELLS_OPTION:
+    if not isinstance(space, str) or space not in CELLS_OPTION:
         raise InvalidSpec(f"an ensemble is sampled from {' or '.join(CELLS_OPTION)}, or it lists its members.")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 10**15:
         raise InvalidSpec(f"the seed of an ensemble is a whole number from 0 to {10**15 - 1}, not {short(seed)}.")

@@ -52,12 +52,17 @@ def cosines(
 
 
 def _gradient(classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-    """The gradient (n, pixels) of each example's cross-entropy, each scaled to a largest entry of one."""
+    """The gradient (n, pixels) of each example's cross-entropy, each scaled to a largest entry of one.
+
+    With d = log of the sum of exp over the other logits - the true class's logit, the cross-entropy is log(1 + exp d):
+    it rises with d, so the gradients of both have one direction. That of d does not vanish where the network is sure.
+    """
     with frozen(classifier), torch.enable_grad():
         x = images.clone().requires_grad_()
-        # Log-probabilities in float64: a confident network's gradient vanishes in float32.
-        loss = F.cross_entropy(classifier(x).double(), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, x)
+        logits = classifier(x)
+        true = F.one_hot(labels, logits.shape[1]).bool()
+        difference = logits.masked_fill(true, -torch.inf).logsumexp(1) - logits[true]
+        (gradient,) = torch.autograd.grad(difference.sum(), x)
     flat = gradient.flatten(1).double()
     return flat / flat.abs().amax(1, keepdim=True)
 

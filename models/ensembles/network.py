@@ -212,6 +212,12 @@ def build(composition: Composition, *, num_classes: int, in_channels: int) -> nn
         _check_joint(composition, networks)
         return JointEnsemble(cast(list[CellNetwork], networks), composition.combine, num_classes)
     normals = [member.preprocessing for member in composition.members]
+    for member in composition.members:
+        if member.preprocessing is not None and len(member.preprocessing.mean) != in_channels:
+            raise InvalidSpec(
+                f"the member {member.architecture} normalises {len(member.preprocessing.mean)} channels and the images "
+                f"have {in_channels}."
+            )
     return Ensemble(networks, normals, composition.combine, num_classes, composition.width)
 
 

@@ -25,7 +25,7 @@ def split(weights: str) -> tuple[str, tuple[int, ...] | None]:
     path, mark, text = weights.rpartition(_MARK)
     if not mark or Path(weights).exists():
         return weights, None
-    if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", text):
+    if not re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4})*", text):
         raise WeightsError(f"{weights}: write the members as numbers from 0 with commas between, {path}{_MARK}0,2.")
     positions = tuple(int(part) for part in text.split(","))
     if list(positions) != sorted(set(positions)):

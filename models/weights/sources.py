@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,11 @@ def load(
         found = assembling.part_of(load_model(Path(path), None, dataset), positions)
         if found.architecture != architecture:
             raise WeightsError(f"{weights} is {found.architecture.canonical}, not {architecture.canonical}.")
-        return found
+        if found.preprocessing == preprocessing:
+            return found
+        # What a person says goes before what the file says, as with any weights.
+        classifier = Classifier(found.classifier.network, preprocessing, dataset.n_classes)
+        return replace(found, classifier=classifier, preprocessing=preprocessing)
     package, _, name = weights.partition(":")
     if package in ("torchvision", "timm") and name and not Path(weights).exists():
         return _published(weights, architecture, dataset, preprocessing)

@@ -328,7 +328,7 @@ class TestListing:
     @pytest.mark.parametrize(
         ("words", "says"),
         [
-            (("--family", "foo"), "there is no family 'foo'. The short list has handcrafted, nas."),
+            (("--family", "foo"), "there is no family 'foo'. The short list has ensemble, handcrafted, nas."),
             (("--lineage", "resnt"), "Did you mean 'resnet'"),
             (("--lineage", "foo", "--format", "json"), "The short list has amoebanet, darts, "),
         ],
