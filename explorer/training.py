@@ -7,6 +7,7 @@ single network here.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from models.training.recipes import Recipe
     from models.weights.catalogue import WeightsRecord
     from models.weights.files import LoadedModel
+    from store.connection import Store
 
 #: The training seed of member i of an ensemble with seed S is S x 100 + i.
 MEMBER_SEEDS = 100
@@ -181,9 +183,21 @@ class Trainer:
         order.check()
         before = None if self.force else self.existing(order, out=out)
         if before is not None:
+            self._remember(before, order)
             self.say(f"{order.architecture.canonical} is trained already (--force trains it again)")
             return before
         return self._ensemble(order, out) if order.parts else self._single(order, out)
+
+    def _remember(self, trained: Trained, order: Order) -> None:
+        """Note the model in the store where a training was killed after its file was written, or in another store."""
+        from store import Store, results
+        from store.errors import StoreNotFound
+
+        store = Store(self.settings.store)
+        with contextlib.suppress(StoreNotFound):
+            if results.has_model(store, trained.record.tensors_sha256, trained.record.architecture):
+                return
+        record_model(store, order.architecture, order.entry, self._load(trained, order).classifier, trained)
 
     def _images(self, order: Order) -> Examples:
         return datasets.load(order.dataset, "train", root=self.data_root)
@@ -313,10 +327,9 @@ def keep(
     the store. `normal` is what stands before the network; `about` are further fields of the record.
     """
     from explorer.jobs import rows
-    from models import counting
     from models.training import loop
     from models.weights.files import save_weights
-    from store import Store, results
+    from store import Store
 
     store = Store(settings.store)
     store.ensure()
@@ -340,10 +353,23 @@ def keep(
             **about,
         ),
     )
+    record_model(store, architecture, dataset, classifier, Trained(record, path, fresh=True))
+    return record
+
+
+def record_model(
+    store: Store, architecture: ArchitectureSpec, dataset: Dataset, classifier: Classifier, trained: Trained
+) -> None:
+    """Note a model with weights in the store."""
+    from explorer.jobs import rows
+    from models import counting
+    from store import results
+
+    store.ensure()
+    record = trained.record
     counts = counting.of_network(classifier.network, dataset.image_shape)
     results.record_model(
         store,
         rows.architecture_row(architecture),
-        rows.model_row(architecture, dataset, record.tensors_sha256, str(path), record, counts),
+        rows.model_row(architecture, dataset, record.tensors_sha256, str(trained.path), record, counts),
     )
-    return record

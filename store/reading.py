@@ -131,6 +131,15 @@ def survivals(store: Store, evaluation_id: str) -> dict[int, SurvivalRow]:
     return {row[0]: SurvivalRow(**dict(zip(names, row, strict=True))) for row in rows}
 
 
+def has_model(store: Store, model_sha256: str, architecture_id: str) -> bool:
+    """Whether a model is recorded."""
+    with store.read() as con:
+        found = con.execute(
+            "SELECT 1 FROM models WHERE model_sha256 = ? AND architecture_id = ?", [model_sha256, architecture_id]
+        ).fetchone()
+    return found is not None
+
+
 def status_of(store: Store, evaluation_id: str) -> str | None:
     """The status of an evaluation; None when there is none of that identity."""
     with store.read() as con:

@@ -19,6 +19,7 @@ from store.gradients import gradient_cosine_schema, save_gradient_cosines
 from store.reading import (
     evaluation_rows,
     find_evaluation,
+    has_model,
     no_such_evaluation,
     outcome_schema,
     outcomes,
@@ -62,6 +63,7 @@ __all__ = [
     "find_evaluation",
     "finish_evaluation",
     "gradient_cosine_schema",
+    "has_model",
     "open_evaluation",
     "outcome_schema",
     "outcomes",

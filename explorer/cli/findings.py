@@ -84,9 +84,9 @@ def command(
     """
     from explorer import findings, render
     from explorer import settings as settings_of
-    from store import Store
+    from explorer.shipped import open_store
 
-    place = Store(settings_of.load(store).store)
+    place = open_store(settings_of.load(store))
     if store is None:
         # A new home has the printed figures at least.
         place.ensure()
