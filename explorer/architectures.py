@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -234,13 +234,15 @@ def counting_command(page: Page) -> list[str]:
     return [sys.executable, "-P", "-m", "nasrob_tui", *words]
 
 
-async def count(page: Page, settings: Settings) -> Counts:
-    """Count in a child process, which ends with the task that waits for it.
+async def count(page: Page, settings: Settings, *, of: Sequence[str] = ()) -> Counts:
+    """Count in a child process, which ends with the task that waits for it. `of` are options of `archs show` that say
+    for which images and classes.
 
     Raises `ExplorerError` when it cannot be counted.
     """
     process = await asyncio.create_subprocess_exec(
         *counting_command(page),
+        *of,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -12,8 +12,10 @@ from explorer.errors import ExplorerError, exit_code_of
 from explorer.jobs import folder, planning
 from explorer.jobs.planning import AS_RETURNED, Asked
 from explorer.jobs.request import Request
+from explorer.jobs.training import Afterwards, TrainingRequest
 from explorer.results import Results
 from explorer.settings import Settings
+from explorer.training import Order
 from models.architectures import external
 from models.architectures import registry as architectures
 from models.architectures.options import Scale, scale_of
@@ -89,6 +91,17 @@ class Form:
 
 
 @dataclass(frozen=True)
+class TrainFirst:
+    """The job that trains what has no weights and attacks it then, and those that attack the other models meanwhile.
+    `seconds` is about how long the trainings take, None where nothing like them was trained here before.
+    """
+
+    training: TrainingRequest
+    beside: tuple[Request, ...] = ()
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Proposal:
     """What would be done: the requests, how many evaluations they hold and how many of those are in the store. Or
     `problem`, a sentence that says why nothing can be done."""
@@ -97,6 +110,8 @@ class Proposal:
     n_evaluations: int = 0
     n_known: int = 0
     problem: str = ""
+    #: What would help where models have no weights: to train them first.
+    first: TrainFirst | None = None
 
     @property
     def command(self) -> str:
@@ -444,13 +459,61 @@ def propose(form: Form, settings: Settings, results: Results, planned: tuple[Req
     except Exception as error:
         if exit_code_of(error) is None:
             raise
-        return Proposal(problem=str(error))
+        return Proposal(problem=str(error), first=_train_first(form, settings))
+
+
+def _train_first(form: Form, settings: Settings) -> TrainFirst | None:
+    """How to train the models that have no weights; None where all have some or something else is wrong."""
+    bare = [model for model in form.models if model.weights is None]
+    rest = tuple(model for model in form.models if model.weights is not None)
+    if not bare or any(elsewhere.knows_more(model.architecture) for model in bare):
+        return None
+    try:
+        dataset = _dataset(form.dataset, datasets_here())
+        if datasets.locate(dataset, dataset.split_named("train")) is None:
+            return None
+        asked = _asked(replace(form, models=rest)) if rest else _without_models(form)
+        datasets.load(dataset.name, dataset.split_named("test")).subset(asked.examples)
+        orders = [Order(architectures.parse_architecture(model.architecture), dataset.name) for model in bare]
+        then = Afterwards(tuple(planning.resolve_attacks(asked)), asked.examples)
+        training = TrainingRequest.of(orders, settings.store, then=then, device=asked.device, threads=asked.threads)
+        beside = tuple(planning.plan(asked, settings)) if rest else ()
+        return TrainFirst(training, beside, _seconds(training, settings))
+    except Exception as error:
+        if not isinstance(error, OSError) and exit_code_of(error) is None:
+            raise
+        return None
+
+
+def _seconds(training: TrainingRequest, settings: Settings) -> float | None:
+    """How long the trainings take, by what the same ones took here before. The combiner of an ensemble takes little
+    beside its members."""
+    from explorer.studies.costs import Times, epochs_of
+    from explorer.studies.expansion import Place
+
+    times = Times(Place(settings, device=training.device, threads=training.threads))
+    total = 0.0
+    for order in (step.order for step in training.steps() if step.kind != "whole"):
+        each = times.of(order.architecture.canonical, order.dataset)
+        if each is None:
+            return None
+        total += each * epochs_of(order) * order.entry.sizes.get("train", 0)
+    return total
 
 
 def start(proposal: Proposal, settings: Settings) -> list[int]:
     """Write and start a job a request; the numbers of the jobs. Raises `ExplorerError`."""
+    return _start(proposal.requests, settings)
+
+
+def train_first(first: TrainFirst, settings: Settings) -> list[int]:
+    """Write and start the job that trains, then those beside it; the numbers of the jobs. Raises `ExplorerError`."""
+    return _start((first.training, *first.beside), settings)
+
+
+def _start(requests: Sequence[Request | TrainingRequest], settings: Settings) -> list[int]:
     numbers = []
-    for request in proposal.requests:
+    for request in requests:
         job = folder.create(settings.jobs, request)
         try:
             job.start()
@@ -465,9 +528,7 @@ def _asked(form: Form) -> Asked:
     dataset = _dataset(form.dataset, datasets_here())
     if not form.models:
         raise ExplorerError("choose at least one model: space does.")
-    words = [*form.attacks, *_words(form.more_attacks)]
-    if not words:
-        raise ExplorerError("choose at least one attack.")
+    asked = _without_models(form)
     untrained = [m for m in form.models if m.weights is None]
     for model in untrained:
         if external.pretrained(model.architecture.partition("@")[0]) is not None:
@@ -476,28 +537,39 @@ def _asked(form: Form) -> Asked:
                 "file with some in the field weights. Train it: nasrob-tui train --arch "
                 f"{model.architecture} --dataset {dataset.name}"
             )
-    return Asked(
+    return replace(
+        asked,
         # Without weights the plan fails, with the sentence that says how to get some.
         architectures=[m.architecture for m in untrained[:1] or form.models],
         weights=() if untrained else [m.weights for m in form.models if m.weights is not None],
-        datasets=(form.dataset,),
-        attacks=words,
-        eps=_words(form.eps),
-        seed=_whole(form.seed, "seed") or 0,
-        examples=_whole(form.examples, "examples"),
-        threat_space=form.threat_space,
-        verdict=form.verdict,
-        device=form.device.strip() or "auto",
-        threads=_whole(form.threads, "threads"),
     )
 
 
-def _words(text: str) -> Sequence[str]:
+def _without_models(form: Form) -> Asked:
+    """What the form asks for of any model."""
+    wanted = [*form.attacks, *words(form.more_attacks)]
+    if not wanted:
+        raise ExplorerError("choose at least one attack.")
+    return Asked(
+        datasets=(form.dataset,),
+        attacks=wanted,
+        eps=words(form.eps),
+        seed=whole(form.seed, "seed") or 0,
+        examples=whole(form.examples, "examples"),
+        threat_space=form.threat_space,
+        verdict=form.verdict,
+        device=form.device.strip() or "auto",
+        threads=whole(form.threads, "threads"),
+    )
+
+
+def words(text: str) -> Sequence[str]:
     """Words with spaces or commas between them; a comma inside `pgd@steps=20,eps=4/255` separates nothing."""
     return [word for part in text.split() for word in ([part] if "@" in part else part.split(",")) if word]
 
 
-def _whole(text: str, what: str) -> int | None:
+def whole(text: str, what: str) -> int | None:
+    """The whole number that was typed, None for nothing; raises `ExplorerError` with `what` for anything else."""
     if not text.strip():
         return None
     try:

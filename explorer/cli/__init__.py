@@ -19,9 +19,11 @@ from explorer.cli import (
     ensemble,
     evaluate,
     examples,
+    findings,
     jobs,
     query,
     recipes,
+    study,
     train,
     weights,
 )
@@ -71,6 +73,7 @@ app.command("recipes")(recipes.command)
 app.add_typer(ensemble.app, name="ensemble")
 app.command("tradeoff")(query.tradeoff)
 app.command("compare")(compare.command)
+app.command("findings")(findings.command)
 app.command("examples")(examples.command)
 app.command("sql")(query.sql)
 app.command("schema")(query.schema)
@@ -79,6 +82,7 @@ app.command("datasets")(datasets.command)
 app.command("attacks")(attacks.command)
 app.add_typer(weights.app, name="weights")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(study.app, name="study")
 app.command("doctor")(doctor.command)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,9 @@ from explorer.cli.options import (
 from explorer.render import Column, Format
 
 if TYPE_CHECKING:
+    from explorer.jobs.folder import Job
     from explorer.jobs.request import Request
+    from explorer.jobs.runner import JobProcess
     from explorer.settings import Settings
 
 #: Keys of an evaluation in `--format json`, in this order. They are part of the interface: add, never change.
@@ -364,10 +367,14 @@ def _all_kept(request: Any, identities: list[str]) -> bool:
 
 
 class _Interruption:
-    """Turns the first ctrl-C or SIGTERM into a polite end between two steps; a second ctrl-C ends at once."""
+    """Turns the first ctrl-C or SIGTERM into a polite end between two steps; a second ctrl-C ends at once.
+
+    Inside `at_once` the first one does: an epoch that is cut short is trained again, and may take too long to wait for.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self._at_once = False
 
     def __call__(self) -> bool:
         return self.asked
@@ -377,22 +384,39 @@ class _Interruption:
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self._handle)
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        self._at_once = True
+        try:
+            if self.asked:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._at_once = False
+
     def _handle(self, number: int, frame: object) -> None:
-        if self.asked and number == signal.SIGINT:
+        again, self.asked = self.asked, True
+        if self._at_once or (again and number == signal.SIGINT):
             raise KeyboardInterrupt
-        self.asked = True
 
 
-def _work(job: Any, json_progress: bool) -> tuple[int, list[str]]:
+def _work(job: Job, json_progress: bool) -> tuple[int, list[str]]:
     """Work on a job in this process; returns the exit code and the identities of its evaluations."""
     from explorer.cli.progress import JsonProgress, progress_for
     from explorer.cli.streams import foreign_code
     from explorer.jobs.runner import Runner
+    from explorer.jobs.training import TrainingRequest
+    from explorer.jobs.trainingrunner import TrainingRunner
 
     stop = _Interruption()
     stop.install()
+    request = job.request()
     with JsonProgress(sys.stderr) if json_progress else progress_for(sys.stderr) as listener:
-        runner = Runner(job, job.request(), listeners=[listener], stop=stop)
+        runner: JobProcess
+        if isinstance(request, TrainingRequest):
+            runner = TrainingRunner(job, request, listeners=[listener], stop=stop, at_once=stop.at_once)
+        else:
+            runner = Runner(job, request, listeners=[listener], stop=stop)
         with foreign_code():
             return runner.run(), runner.evaluation_ids
 

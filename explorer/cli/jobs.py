@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from explorer.cli.options import FormatOption
 from explorer.render import Column, Format
+
+if TYPE_CHECKING:
+    from explorer.jobs.following import TrainingProgress
 
 app = typer.Typer(help="List jobs; cancel, resume or show one.", invoke_without_command=True, rich_markup_mode=None)
 
@@ -21,6 +24,14 @@ KEYS = (
     "started_at",
     "store",
     "evaluations_partial",
+    "trainings_finished",
+    "trainings",
+    "training",
+    "epoch",
+    "epochs",
+    "loss",
+    "train_accuracy",
+    "eta_seconds",
 )
 
 Number = Annotated[int, typer.Argument(help="Number of the job.")]
@@ -53,18 +64,55 @@ def list_(context: typer.Context, format: FormatOption = Format.table) -> None:
                 "title": view.title,
                 "started_at": events[0].time if events else None,
                 "store": store,
+                "trainings_finished": view.n_trained if view.trainings else None,
+                "trainings": len(view.trainings) or None,
+                **_under_way(view.training),
             }
         )
+    trains = [
+        Column("trainings_finished", "trained"),
+        Column("trainings", "of"),
+        Column("under_way", "epoch", align="right"),
+        Column("loss", "loss", 3),
+        Column("train_accuracy", "train %", 1),
+        Column("left", "left", align="right"),
+    ]
+    shown = [{**row, "under_way": _epoch(row), "left": _left(row)} for row in rows] if format is Format.table else rows
     columns = [
         Column("job", "job"),
         Column("state", "state"),
         Column("evaluations_finished", "done"),
         Column("evaluations", "of"),
         Column("evaluations_partial", "partial"),
+        *(trains if any(row["trainings"] for row in rows) else []),
         Column("title", "what"),
         Column("started_at", "started"),
     ]
-    render.print_rows(rows, form=format, columns=columns, names=KEYS)
+    render.print_rows(shown, form=format, columns=columns, names=KEYS)
+
+
+def _under_way(training: TrainingProgress | None) -> dict[str, Any]:
+    """What is told of the training under way."""
+    if training is None:
+        return dict.fromkeys(("training", "epoch", "epochs", "loss", "train_accuracy", "eta_seconds"))
+    return {
+        "training": training.architecture,
+        "epoch": training.epoch,
+        "epochs": training.epochs,
+        "loss": training.loss,
+        "train_accuracy": training.train_accuracy,
+        "eta_seconds": training.eta_seconds,
+    }
+
+
+def _epoch(row: dict[str, Any]) -> str | None:
+    return f"{row['epoch']}/{row['epochs']}" if row["epochs"] else None
+
+
+def _left(row: dict[str, Any]) -> str | None:
+    from explorer.cli.progress import clock
+
+    return clock(row["eta_seconds"]) if row["eta_seconds"] is not None else None
 
 
 @app.command()

@@ -45,7 +45,7 @@ class JsonProgress(Listener):
 
 
 class LineProgress(Listener):
-    """For a log file: a line when an evaluation begins and ends, and every ten seconds in between."""
+    """For a log file: a line when an evaluation or a training ends, and every ten seconds in between."""
 
     EVERY = 10.0
 
@@ -60,11 +60,17 @@ class LineProgress(Listener):
             case "evaluation_started":
                 self._about = describe(data)
                 self._said = time.monotonic()
-            case "progress" if time.monotonic() - self._said >= self.EVERY:
+            case "training_started":
+                self._about = data["title"]
                 self._said = time.monotonic()
-                self.say(f"{self._about}: {running(data)}")
+            case "progress" | "training_progress" if time.monotonic() - self._said >= self.EVERY:
+                self._said = time.monotonic()
+                said = running(data) if event.kind == "progress" else f"epoch {data['epoch']}, {learning(data)}"
+                self.say(f"{self._about}: {said}")
             case "evaluation_finished":
                 self.say(f"{self._about}: {result(data)}")
+            case "training_finished":
+                self.say(f"{data['title']}: {learned(data)}")
             case "estimate":
                 self.say(f"{data['attack']}: {estimated(data)}")
             case "warning" | "note":
@@ -74,7 +80,9 @@ class LineProgress(Listener):
 
 
 class BarProgress(Listener):
-    """For a terminal: a bar for the evaluation under way, with running robust accuracy and time left."""
+    """For a terminal: a bar for the evaluation under way, with running robust accuracy and time left; for a training
+    with loss and accuracy.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__(stream)
@@ -115,19 +123,32 @@ class BarProgress(Listener):
                 self._task = self._bar.add_task(
                     self._about, total=data["n_requested"], completed=data["n_done"], running=""
                 )
+            case "training_started":
+                self._about = data["title"]
+                self._task = self._bar.add_task(self._about, total=data["epochs"], running="epochs")
             case "progress" if self._task is not None:
                 self._bar.update(self._task, completed=data["n_done"], running=running(data))
+            case "training_progress" if self._task is not None:
+                self._bar.update(self._task, completed=data["epoch"], running=f"epochs  {learning(data)}")
             case "evaluation_finished":
-                if self._task is not None:
-                    self._bar.remove_task(self._task)
-                    self._task = None
+                self._end_task()
                 self.say(f"{self._about}: {result(data)}")
+            case "training_finished":
+                self._end_task()
+                self.say(f"{data['title']}: {learned(data)}")
+            case "training_failed":
+                self._end_task()
             case "estimate":
                 self.say(f"{data['attack']}: {estimated(data)}")
             case "warning" | "note":
                 self.say(f"{event.kind}: {data['message']}")
             case "error":
                 self.say(f"nasrob-tui: {data['message']}")
+
+    def _end_task(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
 
 
 def progress_for(stream: IO[str]) -> Listener:
@@ -175,6 +196,19 @@ def result(data: dict[str, Any]) -> str:
     if data["status"] != "complete":
         text = f"{unfinished}: {text}; the same command continues"
     return text + known + warnings
+
+
+def learning(data: dict[str, Any]) -> str:
+    """Loss and accuracy on the training images as the network saw them, and the time left."""
+    text = f"loss {data['loss']:.3f}, train {data['accuracy']:.1f} %"
+    return text + (f"  {clock(data['eta_seconds'])} left" if data.get("eta_seconds") is not None else "")
+
+
+def learned(data: dict[str, Any]) -> str:
+    """The outcome of a training in one line."""
+    clean = f"clean {data['clean_accuracy']:.1f} %, " if data["clean_accuracy"] is not None else ""
+    took = "trained already" if data["from_disk"] else f"{data['seconds']:.1f} s"
+    return f"{clean}{took}, SHA-256 {data['sha256'][:12]}"
 
 
 def estimated(data: dict[str, Any]) -> str:

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from explorer.errors import ExplorerError
+from explorer.jobs import training
 from explorer.jobs.request import Request
+from explorer.jobs.training import TrainingRequest
 
 #: queued: written, its process not up yet; interrupted: the process died without saying so (kill -9, a reboot).
 State = Literal["queued", "running", "complete", "failed", "cancelled", "interrupted"]
@@ -55,12 +57,15 @@ class Job:
     def events_path(self) -> Path:
         return self.folder / "events.jsonl"
 
-    def request(self) -> Request:
+    def request(self) -> Request | TrainingRequest:
+        """What the job is to do. Raises `ExplorerError` for a request that is damaged or cannot be read."""
         path = self.folder / "request.json"
         try:
-            return Request.from_json(path.read_text(encoding="utf-8"), path)
+            text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise ExplorerError(f"cannot read {path}: {error.strerror or error}.") from None
+        trains = training.is_training(text)
+        return TrainingRequest.from_json(text, path) if trains else Request.from_json(text, path)
 
     def append(self, kind: str, **data: Any) -> Event:
         """Add an event; a line is written whole or, if the disk is full, raises `ExplorerError`."""
@@ -171,7 +176,7 @@ class Tail:
                 continue
 
 
-def create(jobs: Path, request: Request) -> Job:
+def create(jobs: Path, request: Request | TrainingRequest) -> Job:
     """A new job with the next free number; raises `ExplorerError` when the folder cannot be written."""
     try:
         jobs.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from explorer.errors import ExplorerError
 from explorer.jobs.folder import START_GRACE, Event, Job, State, Tail, all_jobs
 from explorer.jobs.request import Request
+from explorer.jobs.training import StepKind, TrainingRequest
 from models.errors import ModelsError
 
 #: queued: not begun; running; complete; partial: stopped before the end; failed.
@@ -68,6 +69,35 @@ class EvaluationProgress:
 
 
 @dataclass(frozen=True)
+class TrainingProgress:
+    """One training of a job as far as its log tells. Accuracies in percent: `train_accuracy` on the training images as
+    the network saw them in the latest epoch, `clean_accuracy` on the test images in the end.
+    """
+
+    number: int
+    architecture: str
+    seed: int = 0
+    kind: StepKind = "network"
+    state: EvaluationState = "queued"
+    epoch: int = 0
+    epochs: int = 0
+    loss: float | None = None
+    train_accuracy: float | None = None
+    eta_seconds: float | None = None
+    seconds: float | None = None
+    clean_accuracy: float | None = None
+    sha256: str | None = None
+    from_disk: bool = False
+
+    @property
+    def fraction(self) -> float:
+        """How much of it is done, 0 to 1."""
+        if self.state == "complete":
+            return 1.0
+        return min(1.0, self.epoch / self.epochs) if self.epochs else 0.0
+
+
+@dataclass(frozen=True)
 class JobProgress:
     """A job as a screen shows it. Never changes; a new state is a new object."""
 
@@ -79,6 +109,7 @@ class JobProgress:
     device: str = ""
     n_evaluations: int = 0
     evaluations: tuple[EvaluationProgress, ...] = ()
+    trainings: tuple[TrainingProgress, ...] = ()
     #: The latest warnings, notes and errors, each with its kind.
     messages: tuple[tuple[str, str], ...] = ()
 
@@ -100,27 +131,54 @@ class JobProgress:
         return sum(e.state in ("partial", "failed") for e in self.evaluations)
 
     @property
+    def n_trained(self) -> int:
+        return sum(t.state == "complete" for t in self.trainings)
+
+    @property
+    def n_steps(self) -> int:
+        """Trainings and evaluations."""
+        return len(self.trainings) + max(self.n_evaluations, len(self.evaluations))
+
+    @property
     def current(self) -> EvaluationProgress | None:
         """The evaluation under way."""
         return next((e for e in self.evaluations if e.state == "running"), None) if self.state == "running" else None
 
     @property
+    def training(self) -> TrainingProgress | None:
+        """The training under way."""
+        return next((t for t in self.trainings if t.state == "running"), None) if self.state == "running" else None
+
+    @property
     def fraction(self) -> float:
-        """How much of the job is done, 0 to 1, every evaluation counting the same."""
-        total = max(self.n_evaluations, len(self.evaluations))
-        return min(1.0, sum(e.fraction for e in self.evaluations) / total) if total else 0.0
+        """How much of the job is done, 0 to 1, every training and every evaluation counting the same."""
+        total = self.n_steps
+        done = sum(e.fraction for e in self.evaluations) + sum(t.fraction for t in self.trainings)
+        return min(1.0, done / total) if total else 0.0
 
     @property
     def eta_seconds(self) -> float | None:
-        """About how long the whole job still takes, if evaluations to come last as long as those measured."""
+        """About how long the whole job still takes, if evaluations to come last as long as those measured.
+
+        None while nobody can tell: as long as there are trainings to come of which nothing is known.
+        """
+        training = self.training
+        if training is not None:
+            alone = sum(t.state in ("queued", "running") for t in self.trainings) == 1
+            return training.eta_seconds if alone and not self._to_evaluate else None
+        if any(t.state == "queued" for t in self.trainings):
+            return None
         now = self.current
         if now is None or now.eta_seconds is None:
             return None
         lasted = [e.seconds for e in self.evaluations if e.state == "complete" and e.seconds and not e.from_store]
         if not lasted and now.examples_per_second:
             lasted = [now.n_requested / now.examples_per_second]
-        to_come = sum(e.state == "queued" for e in self.evaluations)
-        return now.eta_seconds + to_come * (sum(lasted) / len(lasted) if lasted else 0.0)
+        return now.eta_seconds + self._to_evaluate * (sum(lasted) / len(lasted) if lasted else 0.0)
+
+    @property
+    def _to_evaluate(self) -> int:
+        return sum(e.state == "queued" for e in self.evaluations)
 
 
 @dataclass
@@ -210,11 +268,13 @@ def progress_of(job: Job, events: list[Event]) -> JobProgress:
 
 def _without_superseded(events: list[Event]) -> list[Event]:
     """The events but for progress that later progress overtakes: so a log of hours is read at once."""
-    last: dict[Any, int] = {}
-    for i, event in enumerate(events):
-        if event.kind == "progress":
-            last[event.data.get("evaluation_id")] = i
-    return [e for i, e in enumerate(events) if e.kind != "progress" or last[e.data.get("evaluation_id")] == i]
+
+    def about(event: Event) -> tuple[str, Any] | None:
+        key = {"progress": "evaluation_id", "training_progress": "number"}.get(event.kind)
+        return (event.kind, event.data.get(key)) if key is not None else None
+
+    last = {about(event): i for i, event in enumerate(events)}
+    return [event for i, event in enumerate(events) if about(event) is None or last[about(event)] == i]
 
 
 def fold(view: JobProgress, event: Event) -> JobProgress:
@@ -223,12 +283,14 @@ def fold(view: JobProgress, event: Event) -> JobProgress:
     match event.kind:
         case "job_started":
             begun = tuple(e if e.state == "complete" else replace(e, state="queued") for e in view.evaluations)
+            again = tuple(t if t.state == "complete" else replace(t, state="queued") for t in view.trainings)
             return replace(
                 view,
                 device=_text(data, "device") or view.device,
                 title=_text(data, "title") or view.title,
                 n_evaluations=_whole(data, "n_evaluations", view.n_evaluations),
                 evaluations=begun,
+                trainings=again,
                 messages=(),
             )
         case "evaluation_started":
@@ -240,6 +302,15 @@ def fold(view: JobProgress, event: Event) -> JobProgress:
             if data.get("status") in ("partial", "failed"):
                 state = data["status"]
             return _update(view, data, state)
+        case "training_started":
+            return _trains(view, data, "running", epoch=0, loss=None, train_accuracy=None, eta_seconds=None)
+        case "training_progress":
+            measured = _number(data, "accuracy")
+            return _trains(view, data, "running", train_accuracy=measured, eta_seconds=_number(data, "eta_seconds"))
+        case "training_finished":
+            return _trains(view, data, "complete", eta_seconds=None)
+        case "training_failed":
+            return _trains(view, data, "failed", eta_seconds=None)
         case "warning" | "note" | "error":
             said = (event.kind, _text(data, "message"))
             return replace(view, messages=(*view.messages, said)[-_MESSAGES:])
@@ -254,7 +325,18 @@ def _begin(job: Job) -> JobProgress | None:
         if not (job.folder / "request.json").exists() and not job.events_path.exists():
             return None
         return JobProgress(job.number, job.folder, str(error), "", state="interrupted")
-    planned = [(m.architecture, a.label) for m in request.models for a in request.attacks]
+    trainings: tuple[TrainingProgress, ...] = ()
+    if isinstance(request, TrainingRequest):
+        try:
+            trainings = tuple(
+                TrainingProgress(s.number, s.order.architecture.canonical, s.order.seed, s.kind, epochs=s.epochs)
+                for s in request.steps()
+            )
+            planned = [(name, attack.label) for one in request.orders for name, attack in request.evaluations(one)]
+        except ModelsError as error:
+            return JobProgress(job.number, job.folder, f"{request.title}: {error}", "", state="interrupted")
+    else:
+        planned = [(m.architecture, a.label) for m in request.models for a in request.attacks]
     evaluations = tuple(EvaluationProgress(i, name, attack) for i, (name, attack) in enumerate(planned, 1))
     return JobProgress(
         job.number,
@@ -264,10 +346,11 @@ def _begin(job: Job) -> JobProgress | None:
         device=request.device,
         n_evaluations=len(planned),
         evaluations=evaluations,
+        trainings=trainings,
     )
 
 
-def _command(request: Request) -> str:
+def _command(request: Request | TrainingRequest) -> str:
     """The command line that asks for the same; empty where what it names is gone, such as a folder of images."""
     try:
         return request.command()
@@ -282,7 +365,8 @@ def _settle(view: JobProgress, state: State) -> JobProgress:
     ended = tuple(
         replace(e, state="partial", eta_seconds=None) if e.state == "running" else e for e in view.evaluations
     )
-    return replace(view, state=state, evaluations=ended)
+    left = tuple(replace(t, state="partial", eta_seconds=None) if t.state == "running" else t for t in view.trainings)
+    return replace(view, state=state, evaluations=ended, trainings=left)
 
 
 def _started(data: Mapping[str, Any], view: JobProgress) -> EvaluationProgress:
@@ -334,6 +418,26 @@ def _update(view: JobProgress, data: Mapping[str, Any], state: EvaluationState) 
         changes["warnings"] = tuple(str(w) for w in data["warnings"])
     changes["from_store"] = bool(data.get("from_store", evaluation.from_store))
     return _with(view, replace(evaluation, **changes))
+
+
+def _trains(view: JobProgress, data: Mapping[str, Any], state: EvaluationState, **changes: Any) -> JobProgress:
+    """The job with what an event says about one of its trainings; unknown ones are passed over."""
+    if not any(t.number == data.get("number") for t in view.trainings):
+        return view
+
+    def told(training: TrainingProgress) -> TrainingProgress:
+        found: dict[str, Any] = {"state": state, **changes}
+        for name in ("epoch", "epochs"):
+            if isinstance(data.get(name), int):
+                found[name] = data[name]
+        for name in ("loss", "seconds", "clean_accuracy"):
+            if name in data:
+                found[name] = _number(data, name)
+        if isinstance(data.get("sha256"), str):
+            found["sha256"] = data["sha256"]
+        return replace(training, **found, from_disk=bool(data.get("from_disk", False)))
+
+    return replace(view, trainings=tuple(told(t) if t.number == data.get("number") else t for t in view.trainings))
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -26,35 +26,22 @@ LOG_SECONDS = 0.25
 Listener = Callable[[Event], None]
 
 
-class Runner:
-    """Works off one job. `stop` is asked between steps; when it says true, what is finished is stored and marked
-    partial.
+class JobProcess:
+    """What the process of every job does: it claims the job, says what happens and how it ended.
+
+    `stop` is asked between steps; when it says true, what is finished is kept.
     """
 
     def __init__(
-        self,
-        job: Job,
-        request: Request,
-        *,
-        listeners: Sequence[Listener] = (),
-        stop: Callable[[], bool] = lambda: False,
+        self, job: Job, *, listeners: Sequence[Listener] = (), stop: Callable[[], bool] = lambda: False
     ) -> None:
-        from store import Store
-
         self.job = job
-        self.request = request
         self.listeners = list(listeners)
         self.stop = stop
-        self.store: Store = Store(Path(request.store))
-        #: Identities of the evaluations of the request, in order, as far as they are known.
+        #: Identities of the evaluations of the job, in order, as far as they are known.
         self.evaluation_ids: list[str] = []
-        #: Exit codes of the evaluations that failed.
+        #: Exit codes of what failed.
         self.failures: list[int] = []
-        self._logged_progress = 0.0
-        self._began = time.monotonic()
-        #: Rows pushed forward through networks by this job, for the budget.
-        self.forwards = 0
-        self._told_budget = False
 
     def emit(self, kind: str, *, log: bool = True, **data: Any) -> None:
         """Tell the listeners and, unless `log` is off, the job's event log.
@@ -73,7 +60,7 @@ class Runner:
         exit_code = errors.FAILED
         try:
             self.job.claim()
-            self._work()
+            self.work()
             exit_code = errors.INTERRUPTED if self.stop() else self._failure() if self.failures else errors.OK
         except Exception as error:
             code = errors.exit_code_of(error)
@@ -88,12 +75,53 @@ class Runner:
             self.emit("error", message=f"the model's code left the program (SystemExit: {leaving}).")
         finally:
             state = {errors.OK: "complete", errors.INTERRUPTED: "cancelled"}.get(exit_code, "failed")
-            if state == "complete" and self._told_budget:
+            if state == "complete" and self.unfinished:
                 state = "cancelled"
             self.emit("job_finished", state=state, exit_code=exit_code)
         return exit_code
 
-    def _work(self) -> None:
+    def work(self) -> None:
+        """Everything that the request asks for."""
+        raise NotImplementedError
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the work stopped before its end without anybody asking for it."""
+        return False
+
+    def fail(self, error: ModelsError, about: str) -> None:
+        """Report a part of the work that cannot be done; the others go on."""
+        self.failures.append(errors.exit_code_of(error) or errors.FAILED)
+        self.emit("error", message=f"{about}: {error}")
+
+    def _failure(self) -> int:
+        """One code for all failures: an input error only if each of them is one."""
+        return errors.USAGE if set(self.failures) == {errors.USAGE} else errors.FAILED
+
+
+class Runner(JobProcess):
+    """Works off a request to evaluate. When it is stopped, what is finished is stored and marked partial."""
+
+    def __init__(
+        self,
+        job: Job,
+        request: Request,
+        *,
+        listeners: Sequence[Listener] = (),
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        from store import Store
+
+        super().__init__(job, listeners=listeners, stop=stop)
+        self.request = request
+        self.store: Store = Store(Path(request.store))
+        self._logged_progress = 0.0
+        self._began = time.monotonic()
+        #: Rows pushed forward through networks by this job, for the budget.
+        self.forwards = 0
+        self._told_budget = False
+
+    def work(self) -> None:
         from models import devices
 
         request = self.request
@@ -105,7 +133,12 @@ class Runner:
         total = len(request.models) * len(request.attacks)
         self.emit("job_started", title=request.title, device=label, threads=threads, n_evaluations=total)
         self.store.ensure()
-        number = 0
+        self.evaluate(device, label)
+
+    def evaluate(self, device: str, label: str, *, after: int = 0) -> None:
+        """Every evaluation of the request, numbered from `after` on; `label` is what the device is called."""
+        request = self.request
+        number = after
         for model in request.models:
             if self.must_stop():
                 return
@@ -113,7 +146,7 @@ class Runner:
                 subject = Subject(self, model, device, label)
             except ModelsError as error:
                 number += len(request.attacks)
-                self._fail(error, model.architecture)
+                self.fail(error, model.architecture)
                 continue
             for attack in request.attacks:
                 number += 1
@@ -122,7 +155,11 @@ class Runner:
                 try:
                     subject.evaluate(attack, number)
                 except ModelsError as error:
-                    self._fail(error, f"{model.architecture}, {attack.label}")
+                    self.fail(error, f"{model.architecture}, {attack.label}")
+
+    @property
+    def unfinished(self) -> bool:
+        return self._told_budget
 
     def must_stop(self) -> bool:
         """Whether to stop after this step: somebody asked, or the budget of the request is spent."""
@@ -140,15 +177,6 @@ class Runner:
             self._told_budget = True
             self.emit("note", message=f"{spent} is spent; what is finished is stored, and the same command goes on")
         return spent is not None
-
-    def _fail(self, error: ModelsError, about: str) -> None:
-        """Report an evaluation that cannot be done; the others go on."""
-        self.failures.append(errors.exit_code_of(error) or errors.FAILED)
-        self.emit("error", message=f"{about}: {error}")
-
-    def _failure(self) -> int:
-        """One code for all failures: an input error only if each of them is one."""
-        return errors.USAGE if set(self.failures) == {errors.USAGE} else errors.FAILED
 
     def progress(self, data: dict[str, Any]) -> None:
         """Show progress; log it less often."""

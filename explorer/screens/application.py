@@ -19,7 +19,8 @@ from textual.app import App, SystemCommand
 from textual.screen import Screen
 from textual.signal import Signal
 
-from explorer import actions, errors
+from explorer import actions, ensemblelist, errors
+from explorer.errands import Errands
 from explorer.jobs.following import Board, JobProgress
 from explorer.results import Freshness, Results
 from explorer.screens.home import HomeScreen
@@ -45,6 +46,15 @@ class Stays(Protocol):
         ...
 
 
+@runtime_checkable
+class Launches(Protocol):
+    """A screen that shows something to attack in a way of its own."""
+
+    def launch_here(self) -> bool:
+        """Ask how to attack it, and say whether there was something."""
+        ...
+
+
 class NasrobApp(App[None]):
     """The app over one store and one folder of jobs. `results` may be reading already; `focus_job` is shown first."""
 
@@ -67,6 +77,10 @@ class NasrobApp(App[None]):
         self.bugs: list[Exception] = []
         #: Published with a `Freshness` whenever a look at the store found something to tell.
         self.store_looked_at: Signal[Freshness] = Signal(self, "store-looked-at")
+        #: Commands that are more than one job.
+        self.errands = Errands(settings)
+        #: Published with the words of a command when it starts and when it ends.
+        self.errands_moved: Signal[tuple[str, ...]] = Signal(self, "errands-moved")
         #: Published with all jobs whenever one of them moved.
         self.jobs_moved: Signal[tuple[JobProgress, ...]] = Signal(self, "jobs-moved")
         self.register_theme(inks.DARK)
@@ -118,6 +132,26 @@ class NasrobApp(App[None]):
                 with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                     loop.add_signal_handler(getattr(signal, name), lambda: self.exit(return_code=errors.INTERRUPTED))
 
+    def send(self, words: Sequence[str], done: str) -> None:
+        """Start `nasrob-tui WORDS` beside the app, and say `done` when that has ended well.
+
+        Raises `ExplorerError` while the same is under way.
+        """
+        command = (*words, *ensemblelist.places(self.settings))
+        if self.errands.going(command):
+            raise errors.ExplorerError("that is under way already: 2 shows its jobs.")
+        background(self, self._send, command, done, group="errands", exclusive=False)
+
+    async def _send(self, command: tuple[str, ...], done: str) -> None:
+        going = asyncio.ensure_future(self.errands.run(command))
+        await asyncio.sleep(0)
+        self.errands_moved.publish(command)
+        try:
+            await going
+            self.notify(done, timeout=4, markup=False)
+        finally:
+            self.errands_moved.publish(command)
+
     # -- going places ----------------------------------------------------------------------------------------------
 
     async def action_back(self) -> None:
@@ -149,6 +183,20 @@ class NasrobApp(App[None]):
         if not isinstance(self.screen, SqlScreen):
             self.action_tradeoff()
             self.push_screen(SqlScreen())
+
+    def action_ensembles(self) -> None:
+        from explorer.screens.ensembles import EnsemblesScreen
+
+        if not isinstance(self.screen, EnsemblesScreen):
+            self.action_tradeoff()
+            self.push_screen(EnsemblesScreen())
+
+    def action_findings(self) -> None:
+        from explorer.screens.findings import FindingsScreen
+
+        if not isinstance(self.screen, FindingsScreen):
+            self.action_tradeoff()
+            self.push_screen(FindingsScreen())
 
     def action_architecture(self) -> None:
         """Choose an architecture to show."""
@@ -223,6 +271,8 @@ class NasrobApp(App[None]):
     def action_launch(self) -> None:
         from explorer.screens.launch import LaunchScreen
 
+        if isinstance(self.screen, Launches) and self.screen.launch_here():
+            return
         if not isinstance(self.screen, LaunchScreen):
             self.push_screen(LaunchScreen())
 

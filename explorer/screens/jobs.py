@@ -1,4 +1,4 @@
-"""The jobs and what they are doing: all of them above, the evaluations of the one under the cursor below."""
+"""The jobs and what they are doing: all of them above, trainings and evaluations of the one under the cursor below."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from explorer.widgets.background import background
 from explorer.widgets.bars import Banner, KeyBar, TopBar
 from explorer.widgets.binding import bindings
 from explorer.widgets.inks import inks_of
-from explorer.widgets.progress import EVALUATION_COLUMNS, JOB_COLUMNS, EvaluationRows, JobRows, title
+from explorer.widgets.progress import EVALUATION_COLUMNS, JOB_COLUMNS, JobRows, StepRows, title
 from explorer.widgets.table import GAP, SCROLL_BAR, Heading, ResultTable, Source, filled
 
 if TYPE_CHECKING:
@@ -95,16 +95,15 @@ class JobsScreen(Screen[None]):
 
     def _draw_evaluations(self) -> None:
         job = self.current
-        name = max((len(e.architecture) for e in job.evaluations), default=0) if job else 0
         table = self.query_one("#evaluations", ResultTable)
         same = table.cursor_key is not None and job is not None and table.cursor_key.startswith(f"{job.number}/")
-        source = EvaluationRows(job, inks_of(self.app))
+        source = StepRows(job, inks_of(self.app))
         attack = max((len(e.attack) for e in job.evaluations), default=0) if job else 0
         columns = [
             replace(c, width=min(24, attack)) if c.id == "attack" and attack > c.width else c
             for c in EVALUATION_COLUMNS
         ]
-        self._put("#evaluations", source, columns, "name", name, to_top=not same)
+        self._put("#evaluations", source, columns, "name", source.name_width, to_top=not same)
         about, said = self.query_one("#about", Static), self.query_one("#said", Static)
         if job is None:
             about.update("no job yet: l starts one" if not self._jobs else "")

@@ -16,7 +16,7 @@ from textual.screen import Screen
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static
 
-from explorer import elsewhere, launching
+from explorer import actions, elsewhere, launching
 from explorer.errors import ExplorerError
 from explorer.launching import Form, ModelChoice, Offer, Proposal, Typed
 from explorer.tradeoff import Column, fit
@@ -375,12 +375,26 @@ class LaunchScreen(Screen[None]):
         if not self._listed() and self._words != ("", ""):
             self._say(answer.problem if answer else "looking that up …", problem=answer is not None)
         elif proposal.problem:
-            self._say(self._left_behind if self._left_behind and not self.chosen else proposal.problem, problem=True)
+            sentence = self._left_behind if self._left_behind and not self.chosen else proposal.problem
+            self._say(sentence, self._remedy(), problem=True)
         else:
             to_do = proposal.n_evaluations - proposal.n_known
             known = f"{proposal.n_known} of {proposal.n_evaluations} evaluations are in the store"
             command = Content(f"= {proposal.command}").truncate(max(10, self.size.width * 2 - 6), ellipsis=True)
             self._say(f"{known}, {f'{to_do} to do' if to_do else 'nothing to do: the job answers at once'}", command)
+
+    def _remedy(self) -> str:
+        """What training first would do, with its key; empty where it would not help."""
+        from explorer.studies import costs
+
+        first = self.proposal.first
+        if first is None or not self.chosen:
+            return ""
+        names = list(cells.short_names(order.architecture for order in first.training.orders).values())
+        many = ", ".join(names[:2]) + (f" +{len(names) - 2}" if len(names) > 2 else "")
+        took = f", about {costs.about(first.seconds)}" if first.seconds is not None else ""
+        then = "them all" if first.beside or len(names) > 1 else "it"
+        return f"{actions.find('launch.train').shown_key} trains {many} first{took}, then attacks {then}"
 
     def _say(self, sentence: str, command: Content | str = "", *, problem: bool = False) -> None:
         said = self.query_one("#proposal", Static)
@@ -419,6 +433,32 @@ class LaunchScreen(Screen[None]):
                 self.app.bell()
                 return
             numbers = await asyncio.to_thread(launching.start, proposal, self.nasrob.settings)
+        except ExplorerError as error:
+            self.post_message(self.Checked(form, Proposal(problem=str(error))))
+            return
+        finally:
+            self._starting = False
+        self.nasrob.show_jobs(numbers[0])
+
+    def action_train(self) -> None:
+        """Start the training of what has no weights, and then the attacks of the form as it stands."""
+        if not self._starting:
+            self._starting = True
+            background(self, self._train, group="start", exclusive=False)
+
+    async def _train(self) -> None:
+        form = self.form
+        try:
+            proposal = self.proposal
+            if form != self._checked:
+                proposal = await launching.check(form, self.nasrob.settings, self.nasrob.results)
+                self.post_message(self.Checked(form, proposal))
+            if proposal.first is None:
+                self.app.bell()
+                if not proposal.problem:
+                    self.notify("Every model chosen has weights: enter starts.", timeout=3)
+                return
+            numbers = await asyncio.to_thread(launching.train_first, proposal.first, self.nasrob.settings)
         except ExplorerError as error:
             self.post_message(self.Checked(form, Proposal(problem=str(error))))
             return

@@ -71,7 +71,7 @@ class LogScreen(Screen[None]):
             await asyncio.sleep(_EVERY)
 
     def _read(self) -> tuple[list[Event], str]:
-        events = [event for event in self._tail.read() if event.kind != "progress"]
+        events = [event for event in self._tail.read() if event.kind not in ("progress", "training_progress")]
         try:
             with (self.job.folder / "log.txt").open("rb") as file:
                 file.seek(0, 2)

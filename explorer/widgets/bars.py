@@ -14,7 +14,13 @@ from textual.widget import Widget
 from explorer import actions
 
 #: The places of the top bar: the action that goes there, and what the place is called.
-PLACES = (("tradeoff", "Trade-off"), ("jobs", "Jobs"), ("sql", "SQL"))
+PLACES = (
+    ("tradeoff", "Trade-off"),
+    ("jobs", "Jobs"),
+    ("sql", "SQL"),
+    ("ensembles", "Ensembles"),
+    ("findings", "Findings"),
+)
 
 
 class TopBar(Widget):
@@ -37,9 +43,12 @@ class TopBar(Widget):
             key = actions.find(f"app.{action}").shown_key
             running = f" ▸{self.active_jobs}" if action == "jobs" and self.active_jobs else ""
             parts.append((f" {key} {title}{running} ", self._ink("here" if action == self.here else "place")))
+        note = Content.assemble((self.note, self._ink("note")))
+        if sum(len(text) for text, _ in parts) + note.cell_length + 3 > self.size.width:
+            # Where there is little room, what is shown says more than what the program is called.
+            parts[0] = (" ", self._ink("name"))
         self._places = [len(text) for text, _ in parts]
         left = Content.assemble(*parts)
-        note = Content.assemble((self.note, self._ink("note")))
         space = self.size.width - left.cell_length - note.cell_length - 1
         return Content.assemble(left, " " * space, note) if space > 1 else left
 

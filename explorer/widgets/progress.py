@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.style import Style
 from rich.text import Text
 
-from explorer.jobs.following import EvaluationProgress, JobProgress
+from explorer.jobs.following import EvaluationProgress, JobProgress, TrainingProgress
 from explorer.statistics import half_width
 from explorer.tradeoff import Column
 from explorer.widgets import cells
@@ -29,20 +29,22 @@ BAR_WIDTH = 12
 JOB_COLUMNS: tuple[Column, ...] = (
     Column("number", "#", "count", 4, 0, "Number of the job"),
     Column("state", "state", "text", 13, 0, "What it is doing"),
-    Column("title", "what", "name", 18, 0, "Models and attacks"),
+    Column("title", "what", "name", 18, 0, "Models and attacks, or what is trained"),
     Column("bar", "done", "text", BAR_WIDTH, 2, "How much of it is done"),
-    Column("share", "", "cell", 7, 0, "Evaluations done"),
-    Column("left", "left", "cell", 7, 1, "About how long it still takes"),
+    Column("share", "", "cell", 7, 0, "Trainings and evaluations done"),
+    Column("left", "left", "cell", 7, 1, "About how long it still takes; + with more to come that nobody can foretell"),
     Column("device", "device", "text", 8, 3, "Where it computes"),
 )
 
 EVALUATION_COLUMNS: tuple[Column, ...] = (
     Column("state", "state", "text", 10, 0, "What it is doing"),
     Column("name", "architecture", "name", 16, 0, "Architecture"),
-    Column("attack", "attack", "text", 13, 0, "Attack and eps"),
+    Column("attack", "attack", "text", 13, 0, "Attack and eps; of a training, accuracy on its images"),
     Column("bar", "done", "text", BAR_WIDTH, 3, "How much of it is done"),
-    Column("share", "", "cell", 9, 1, "Examples done"),
-    Column("robust", "robust %", "cell", 12, 0, "Robust accuracy with half of its 95 % interval"),
+    Column("share", "", "cell", 9, 1, "Examples done; of a training, epochs"),
+    Column(
+        "robust", "robust %", "cell", 12, 0, "Robust accuracy with half of its 95 % interval; of a training, its loss"
+    ),
     Column("speed", "ex/s", "cell", 6, 4, "Examples a second"),
     Column("left", "time", "cell", 6, 2, "Time it still takes; when it is done, time it took"),
     Column("clean", "clean", "cell", 5, 5, "Accuracy without attack, percent"),
@@ -89,44 +91,84 @@ class JobRows:
             case "bar":
                 return cells.bar(job.fraction, BAR_WIDTH, state_ink(job.state, inks), inks.quiet)
             case "share":
-                return cells.text(
-                    f"{job.n_complete}/{max(job.n_evaluations, len(job.evaluations))}", inks.text, right=True
-                )
+                return cells.text(f"{job.n_trained + job.n_complete}/{job.n_steps}", inks.text, right=True)
             case "left":
-                left = job.eta_seconds
-                return cells.text(cells.clock(left) if left is not None else "", inks.text, right=True)
+                return cells.text(_left(job), inks.text, right=True)
             case "device":
                 return cells.text(job.device, inks.quiet)
         return Text()
 
 
-class EvaluationRows:
-    """The evaluations of one job, one a row."""
+class StepRows:
+    """The trainings of one job, then its evaluations, one a row."""
 
     def __init__(self, job: JobProgress | None, inks: Inks) -> None:
         self.job = job
         self.inks = inks
-        self._names = cells.short_names(e.architecture for e in job.evaluations) if job else {}
+        self._trainings = job.trainings if job else ()
+        self._evaluations = job.evaluations if job else ()
+        trained, attacked = ([one.architecture for one in found] for found in (self._trainings, self._evaluations))
+        self._names = cells.short_names([*trained, *attacked])
+        self._seeds = len({t.seed for t in self._trainings if t.kind != "member"}) > 1
 
     @property
     def row_count(self) -> int:
-        return len(self.job.evaluations) if self.job else 0
+        return len(self._trainings) + len(self._evaluations)
 
     def key(self, row: int) -> str:
         assert self.job is not None
-        return f"{self.job.number}/{self.job.evaluations[row].number}"
+        trainings = len(self._trainings)
+        if row < trainings:
+            return f"{self.job.number}/training {self._trainings[row].number}"
+        return f"{self.job.number}/{self._evaluations[row - trainings].number}"
 
     def index(self, key: str) -> int | None:
         return next((i for i in range(self.row_count) if self.key(i) == key), None)
 
+    @property
+    def name_width(self) -> int:
+        """Cells that the longest name needs."""
+        names = [self._name(t) for t in self._trainings]
+        names += [_sign(e) + self._names[e.architecture] for e in self._evaluations]
+        return max(map(len, names), default=0)
+
     def cell(self, row: int, column: str) -> Text:
-        assert self.job is not None
-        one, inks = self.job.evaluations[row], self.inks
+        trainings = len(self._trainings)
+        return self._training(row, column) if row < trainings else self._evaluation(row - trainings, column)
+
+    def _name(self, one: TrainingProgress) -> str:
+        return self._names[one.architecture] + (f" seed {one.seed}" if self._seeds else "")
+
+    def _training(self, row: int, column: str) -> Text:
+        one, inks = self._trainings[row], self.inks
         match column:
             case "state":
                 return cells.text(f"{SIGNS[one.state]} {one.state}", state_ink(one.state, inks))
             case "name":
-                sign = "! " if one.warnings else ""
+                return cells.text(self._name(one), inks.text)
+            case "attack":
+                return cells.text(_learning(one), inks.quiet)
+            case "bar":
+                return cells.bar(one.fraction, BAR_WIDTH, state_ink(one.state, inks), inks.quiet)
+            case "share":
+                done = one.epochs if one.state == "complete" else one.epoch
+                return cells.text(f"{done}/{one.epochs}" if one.epochs else "", inks.text, right=True)
+            case "robust":
+                return cells.text(f"loss {one.loss:.3f}" if one.loss is not None else "", inks.quiet, right=True)
+            case "left":
+                return cells.text(_training_time(one), inks.quiet, right=True)
+            case "clean":
+                clean = one.clean_accuracy
+                return cells.text(cells.one_decimal(clean) if clean is not None else "", inks.quiet, right=True)
+        return Text()
+
+    def _evaluation(self, row: int, column: str) -> Text:
+        one, inks = self._evaluations[row], self.inks
+        match column:
+            case "state":
+                return cells.text(f"{SIGNS[one.state]} {one.state}", state_ink(one.state, inks))
+            case "name":
+                sign = _sign(one)
                 return cells.text(sign + self._names[one.architecture], inks.warning if sign else inks.text)
             case "attack":
                 return cells.text(one.attack, inks.text)
@@ -153,7 +195,7 @@ class EvaluationRows:
 
 def title(job: JobProgress) -> str:
     """What the job is about, without the options of its architectures."""
-    return re.sub(r"@\w+=[\w.]+(,\w+=[\w.]+)*", "", job.title)
+    return re.sub(r"@\w+=[\w.-]+(,\w+=[\w.-]+)*", "", job.title)
 
 
 def robust(one: EvaluationProgress) -> str:
@@ -164,6 +206,34 @@ def robust(one: EvaluationProgress) -> str:
     if not 0 <= one.n_robust <= one.judged or not one.judged:
         return ""
     return f"{100 * one.n_robust / one.judged:.1f} ± {half_width(one.n_robust, one.judged):.1f}"
+
+
+def _sign(one: EvaluationProgress) -> str:
+    return "! " if one.warnings else ""
+
+
+def _left(job: JobProgress) -> str:
+    if (left := job.eta_seconds) is not None:
+        return cells.clock(left)
+    training = job.training
+    return f"{cells.clock(training.eta_seconds)}+" if training and training.eta_seconds is not None else ""
+
+
+def _learning(one: TrainingProgress) -> str:
+    """What kind of training it is, and how well the training images are told apart."""
+    if one.train_accuracy is not None and one.state in ("running", "partial"):
+        return f"train {one.train_accuracy:.1f} %"
+    if one.kind == "whole":
+        return "combiner" if one.epochs else "put together"
+    return "train member" if one.kind == "member" else "train"
+
+
+def _training_time(one: TrainingProgress) -> str:
+    if one.state == "running" and one.eta_seconds is not None:
+        return cells.clock(one.eta_seconds)
+    if one.from_disk:
+        return "known"
+    return cells.clock(one.seconds) if one.state == "complete" and one.seconds is not None else ""
 
 
 def _time(one: EvaluationProgress) -> str:

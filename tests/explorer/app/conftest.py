@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from explorer.errands import Errands
 from explorer.screens.application import NasrobApp
 from explorer.settings import Settings
 from store import Store
+from tests.explorer.app.ensemble_support import Ensembles
 from tests.explorer.app.support import add_evaluation
 
 
@@ -62,3 +65,24 @@ def make_app(settings: Settings) -> Iterator[Callable[..., NasrobApp]]:
     for app in made:
         app.results.close()
         assert app.bugs == []
+
+
+@pytest.fixture
+def ensembles(settings: Settings) -> Ensembles:
+    """The store of the test, to which ensembles are added."""
+    return Ensembles(Store(settings.store))
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that would have been started beside the app; each goes on until the test ends."""
+    found: list[list[str]] = []
+
+    async def run(errands: Errands, words: Sequence[str]) -> str:
+        found.append(list(words))
+        await asyncio.Event().wait()
+        return ""
+
+    monkeypatch.setattr(Errands, "run", run)
+    monkeypatch.setattr(Errands, "going", lambda errands, words: list(words) in found)
+    return found

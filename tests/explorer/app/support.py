@@ -15,6 +15,7 @@ from textual.pilot import Pilot
 
 from explorer.jobs import folder, planning
 from explorer.jobs.folder import Job
+from explorer.jobs.request import Request
 from explorer.screens.application import NasrobApp
 from explorer.settings import Settings
 from models.architectures import registry as architectures
@@ -57,7 +58,7 @@ def add_evaluation(
         )
         con.execute(
             "INSERT OR IGNORE INTO models VALUES "
-            f"(?, ?, 'digits', 10, 43100, 1000, 'trained', '/w', NULL, 0, 95, ?, {NOW}, {NOW})",
+            f"(?, ?, 'digits', 10, 43100, 1000, 'trained', '/w', NULL, 0, 95, ?, {NOW}, {NOW}, NULL)",
             [sha, f"{architecture}@layers=5", f"{architecture} seed 0"],
         )
         con.execute(
@@ -148,6 +149,7 @@ def claim(job: Job) -> None:
 def begin(job: Job, *, done: int = 40, robust: int = 10) -> None:
     """Write the events of a job that is in the middle of its first evaluation."""
     request = job.request()
+    assert isinstance(request, Request)
     model, attack = request.models[0], request.attacks[0]
     identity = request.evaluation(model, attack).identity
     job.append("job_started", title=request.title, device="cpu", threads=1, n_evaluations=len(request.attacks))

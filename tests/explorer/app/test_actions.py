@@ -34,6 +34,11 @@ PERFORMERS = {
     "jobs": "explorer.screens.jobs:JobsScreen",
     "log": "explorer.screens.log:LogScreen",
     "sql": "explorer.screens.sql:SqlScreen",
+    "findings": "explorer.screens.findings:FindingsScreen",
+    "ensembles": "explorer.screens.ensembles:EnsemblesScreen",
+    "ensemble": "explorer.screens.ensemble:EnsembleScreen",
+    "ensemble_builder": "explorer.screens.ensemble_builder:EnsembleBuilderScreen",
+    "ensemble_attack": "explorer.screens.ensemble_attack:EnsembleAttackScreen",
     "export": "explorer.screens.export:ExportScreen",
     "choose": "explorer.screens.choose:ChooseScreen",
     "find": "explorer.screens.find:FindScreen",
@@ -71,7 +76,8 @@ def test_names_are_unique_and_keys_of_a_scope_too() -> None:
     for scope in actions.SCOPES:
         for scopes in ((scope,), ("app", scope)):
             keys = [key for a in actions.of(*scopes) for key in a.key.split(",")]
-            if scope not in ("app", "export", "choose", "find", "help"):  # dialogs stand above the app's own keys
+            # Dialogs stand above the app's own keys.
+            if scope not in ("app", "ensemble_attack", "export", "choose", "find", "help"):
                 assert len(keys) == len(set(keys)), scope
 
 
