@@ -202,7 +202,7 @@ def evaluations_of(store: Store, architecture: str | None = None, dataset: str |
         rows: list[dict[str, Any]] = (
             con.sql(
                 """
-                SELECT r.*, t.steps, t.threat_space, t.updated_at
+                SELECT r.*, t.steps, t.restarts, t.threat_space, t.updated_at
                 FROM ensemble_results AS r
                 JOIN tradeoff AS t USING (evaluation_id)
                 JOIN attacks AS k ON k.attack_id = r.attack_id

@@ -81,6 +81,9 @@ def attack(
     eps: Annotated[list[str] | None, typer.Option("--eps", help="Perturbation size, such as 8/255.")] = None,
     examples: ExamplesOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the attack's randomness.")] = 0,
+    threat_space: Annotated[
+        str, typer.Option("--threat-space", help="Where eps is measured: pixel or normalized-clamped.")
+    ] = "pixel",
     members: Annotated[
         bool, typer.Option("--members/--no-members", help="Attack every member alone too, on the same examples.")
     ] = True,
@@ -132,6 +135,7 @@ def attack(
         eps=eps or (),
         examples=examples,
         seed=seed,
+        threat_space=threat_space,
         device=device,
         threads=threads,
         compile=compile_,
@@ -280,8 +284,12 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 def _print(one: dict[str, Any]) -> None:
     """One evaluation of an ensemble, for people."""
     many = f"-{one['steps']}" if (one["steps"] or 1) > 1 else ""
+    many += f"x{one['restarts']}" if (one["restarts"] or 1) > 1 else ""
     attack = f"{one['attack']}{many} {one['eps']}"
-    typer.echo(f"{one['architecture_id']}: {attack} on {one['dataset_id']}, {one['n_examples']} examples")
+    typer.echo(
+        f"{one['architecture_id']}: {attack}, {one['threat_space']}, on {one['n_examples']} examples of "
+        f"{one['dataset_id']}"
+    )
     typer.echo()
     parts = [{**row, "between": _between(row["low"], row["high"])} for row in one["parts"]]
     summary = one["summary"][0]

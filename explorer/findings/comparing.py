@@ -68,10 +68,13 @@ def _top_k(rows: list[Result], evidence: Evidence) -> list[Result]:
 # -- groups ------------------------------------------------------------------------------------------------------------
 
 
-def _group(name: str, rows: Sequence[Result]) -> Group:
+def _group(name: str, rows: Sequence[Result], *, sizes: bool = False) -> Group:
+    """The topologies in some results, each with the mean over its training seeds and sizes: widths and depths of one
+    network are no further topologies. With `sizes` each of them counts.
+    """
     by_architecture: dict[str, list[Result]] = defaultdict(list)
     for row in rows:
-        by_architecture[row.architecture_id].append(row)
+        by_architecture[row.architecture_id if sizes else row.architecture].append(row)
     members = tuple(_member(runs) for _, runs in sorted(by_architecture.items()))
     best = max(members, key=lambda m: m.best_robust)
     sample = sample_of(members, rows)
@@ -110,7 +113,7 @@ def _member(runs: Sequence[Result]) -> Member:
 
 
 def sample_of(members: Sequence[Member], rows: Sequence[Result] = ()) -> Sample:
-    """A value an architecture: its mean over training seeds. A printed mean over runs stands for those runs."""
+    """A value a topology: its mean over training seeds and sizes. A printed mean over runs stands for those runs."""
     (only,) = members if len(members) == 1 else (None,)
     runs = next((row.runs for row in rows if row.runs), None)
     if only is not None and runs and only.robust_std is not None:
@@ -148,7 +151,7 @@ def _tau(part: Part, rows: Sequence[Result], rules: Rules) -> Comparison | None:
     inside = [r for r in rows if r.group != "ensemble" and r.params is not None and (r.params <= turn) == below]
     if not inside:
         return None
-    group = _group(part.favoured, inside)
+    group = _group(part.favoured, inside, sizes=True)
     lines: dict[str, list[Member]] = defaultdict(list)
     for member in group.members:
         lines[member.lineage].append(member)

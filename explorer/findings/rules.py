@@ -30,7 +30,8 @@ class Rule:
         each = {"dataset": "dataset", "attack_name": "attack", "part": "part of the claim"}
         needed = " and ".join(each[name] for name in claim.each)
         return (
-            f"A comparison supports the claim when the effect is in the claimed direction and its p-value is below "
+            f"What is compared are topologies, each with the mean over its training seeds and sizes. A comparison "
+            f"supports the claim when the effect is in the claimed direction and its p-value is below "
             f"{self.alpha:g} after Holm's adjustment for all comparisons of the claim. It speaks against the claim "
             f"when the effect is in the other direction, likewise, or when an effect of {self._least(claim)} or more "
             f"is excluded, likewise; a small difference of means excludes it only where both means are between "

@@ -301,6 +301,20 @@ def test_seeds_of_one_architecture_are_one_architecture(tmp_path: Path) -> None:
     assert (c.a.best, c.a.best_architecture) == (60, "hand-0@layers=5")
 
 
+def test_sizes_of_one_topology_are_one_topology(tmp_path: Path) -> None:
+    """Else a study of widths would fill a group with copies of one network."""
+    store = OneVisit(tmp_path / "store.duckdb")
+    store.ensure()
+    with store.together():
+        for layers, k in ((5, 10), (8, 20), (20, 30)):
+            add(store, f"hand-0@layers={layers}", "handcrafted", k)
+        add(store, "hand-1", "handcrafted", 25)
+        add_groups(store, {"searched": [10, 12]})
+    c = only(finding(store.path, 2, "digits"))
+    assert (c.a.n_architectures, c.a.n_models) == (2, 4)
+    assert c.a.mean == pytest.approx((40 + 50) / 2)
+
+
 # -- in memory: rows without a store -----------------------------------------------------------------------------------
 
 
