@@ -192,8 +192,8 @@ def evaluations_of(page: Page, results: Results) -> list[dict[str, Any]]:
     statement = Statement(
         """
         SELECT source, row_key, architecture, architecture_id, dataset, attack, steps, restarts, eps, eps_value,
-            threat_space, clean_accuracy, robust_accuracy, robust_accuracy_low, robust_accuracy_high, status,
-            n_warnings, top_k
+            threat_space, crafted_on, clean_accuracy, robust_accuracy, robust_accuracy_low,
+            robust_accuracy_high, status, n_warnings, top_k
         FROM tradeoff
         WHERE architecture_key(architecture) IN (SELECT unnest(?))
         """,

@@ -201,6 +201,7 @@ class ArchitectureSheet:
         ink = palette.quiet if row["source"] == "published" else palette.text
         many = f"-{row['steps']}" if (row["steps"] or 1) > 1 else ""
         many += f"x{row['restarts']}" if (row["restarts"] or 1) > 1 else ""
+        many += f" from {row['crafted_on']}" if row.get("crafted_on") else ""
         top = "" if (row["top_k"] or 1) == 1 else f", top-{row['top_k']}"
         low, high = row["robust_accuracy_low"], row["robust_accuracy_high"]
         return (

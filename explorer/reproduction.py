@@ -39,4 +39,6 @@ def command(row: Mapping[str, Any]) -> str | None:
     words += ["--attack", word, "--examples", str(row["n_requested"])]
     words += ["--seed", str(attack.seed)] if attack.seed else []
     words += ["--threat-space", attack.threat_space] if attack.threat_space != "pixel" else []
+    if (other := attack.surrogate) is not None:
+        words += ["--surrogate", other.architecture, "--surrogate-weights", other.sha256[:16]]
     return shlex.join(words)

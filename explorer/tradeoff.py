@@ -1,8 +1,9 @@
 """The trade-off table as a question to the store: which columns there are, and the SQL for the rows wanted.
 
 Two views of the same rows: one row an evaluation, or one row a model with its attacks side by side (the pivot). A row
-of the pivot never mixes models, data, numbers of examples, eps, threat spaces, verdicts or seeds; where several
-settings of an attack with one label remain, the lowest figure is shown and the cell says so.
+of the pivot never mixes models, data, numbers of examples, eps, threat spaces, verdicts or seeds, and has no attacks
+that were made on another model; where several settings of an attack with one label remain, the lowest figure is shown
+and the cell says so.
 """
 
 from __future__ import annotations
@@ -101,8 +102,11 @@ MAX_ATTACKS = 8
 
 _LABEL = (
     "concat(attack, CASE WHEN steps > 1 THEN concat('-', steps) END, "
-    "CASE WHEN restarts > 1 THEN concat('x', restarts) END)"
+    "CASE WHEN restarts > 1 THEN concat('x', restarts) END, "
+    "CASE WHEN crafted_on IS NOT NULL THEN concat(' from ', crafted_on) END)"
 )
+#: The pivot is of attacks made on the model itself: what carries over from another model is no figure of the same kind.
+_OWN = "crafted_on IS NULL"
 
 #: Kinds of attacks from the weakest to the strongest.
 _WEAK_FIRST = ("fgsm", "f-fgsm", "pgd")
@@ -196,7 +200,8 @@ def attack_labels(question: Question) -> Statement:
     """The attacks among the rows that pass the filter, with how many rows each has, the frequent ones first."""
     sql = (
         f"SELECT {_LABEL} AS label, any_value(attack) AS attack, any_value(steps) AS steps, count(*) AS n "
-        f"FROM tradeoff WHERE {question.filter.where} GROUP BY label ORDER BY n DESC, label LIMIT {MAX_ATTACKS}"
+        f"FROM tradeoff WHERE {_OWN} AND ({question.filter.where}) "
+        f"GROUP BY label ORDER BY n DESC, label LIMIT {MAX_ATTACKS}"
     )
     return Statement(sql, question.filter.parameters)
 
@@ -275,7 +280,7 @@ def pivot_rows(question: Question, labels: Sequence[str], lead: str | None, limi
     # Two hashes instead of 16 columns: several times as fast, and an accidental meeting is out of the question.
     sql = (
         f"WITH chosen AS (SELECT row_key, {_identities()}, {place} AS place, {', '.join(figures)}, n_warnings "
-        f"FROM tradeoff WHERE {question.filter.where}), "
+        f"FROM tradeoff WHERE {_OWN} AND ({question.filter.where})), "
         f"grouped AS (SELECT identity::TEXT AS row_key, min(row_key) AS one, {', '.join(aggregates)} "
         "FROM chosen GROUP BY identity, again) "
         f"SELECT grouped.* EXCLUDE (one), {', '.join(f't.{name}' for name in same)} "
@@ -289,9 +294,8 @@ def count_rows(*, pivot: bool) -> Statement:
     """How many rows there are without any filter."""
     if not pivot:
         return Statement("SELECT count(*) AS n FROM tradeoff", [])
-    return Statement(
-        f"SELECT count(*) AS n FROM (SELECT DISTINCT identity, again FROM (SELECT {_identities()} FROM tradeoff))", []
-    )
+    rows = f"SELECT {_identities()} FROM tradeoff WHERE {_OWN}"
+    return Statement(f"SELECT count(*) AS n FROM (SELECT DISTINCT identity, again FROM ({rows}))", [])
 
 
 def _identities() -> str:

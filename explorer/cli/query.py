@@ -33,7 +33,8 @@ def tradeoff(
     mirror.refresh()
     table = mirror.query(
         f"SELECT * FROM tradeoff WHERE {where} "
-        "ORDER BY source, dataset, threat_space, eps_value, attack, robust_accuracy DESC NULLS LAST, architecture",
+        "ORDER BY source, dataset, threat_space, crafted_on IS NOT NULL, eps_value, attack, "
+        "robust_accuracy DESC NULLS LAST, architecture",
         list(given.values()),
     )
     rows: list[dict[str, Any]] = table.to_pylist()
@@ -50,6 +51,7 @@ def tradeoff(
         Column("dataset", "dataset"),
         Column("attack", "attack"),
         Column("steps", "steps"),
+        Column("crafted_on", "made on"),
         Column("eps", "eps", align="right"),
         Column("threat_space", "threat space"),
         Column("n_examples", "n"),

@@ -57,6 +57,7 @@ SELECT
     k.seed,
     k.threat_space,
     k.verdict,
+    split_part(json_extract_string(k.config, '$.surrogate.architecture'), '@', 1) AS crafted_on,
     e.clean_accuracy,
     e.robust_accuracy,
     wilson_low(e.n_robust, e.n_counted - e.n_errors) AS robust_accuracy_low,
@@ -127,6 +128,7 @@ COMMENT ON COLUMN measured.loss IS 'Function the attack ascends.';
 COMMENT ON COLUMN measured.seed IS 'Seed of the attack.';
 COMMENT ON COLUMN measured.threat_space IS 'Where eps is measured: pixel or normalized-clamped (see attacks).';
 COMMENT ON COLUMN measured.verdict IS 'Which iterate decides: worst, last or closest (see attacks).';
+COMMENT ON COLUMN measured.crafted_on IS 'Architecture of the model that the adversarial examples were made on, where that is another: such a robust accuracy compares with none of an attack on the model itself. Empty otherwise.';
 COMMENT ON COLUMN measured.clean_accuracy IS 'Accuracy without attack in percent, over the examples done without an error.';
 COMMENT ON COLUMN measured.robust_accuracy IS 'Accuracy under the attack in percent, over the examples done without an error.';
 COMMENT ON COLUMN measured.robust_accuracy_low IS 'Lower end of the 95 % Wilson interval of the robust accuracy, in percent: uncertainty from the choice of examples only.';

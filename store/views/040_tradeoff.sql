@@ -84,7 +84,8 @@ COMMENT ON COLUMN tradeoff.random_start IS 'Whether a run starts at a random poi
 COMMENT ON COLUMN tradeoff.loss IS 'Function the attack ascends.';
 COMMENT ON COLUMN tradeoff.seed IS 'Seed of the attack.';
 COMMENT ON COLUMN tradeoff.threat_space IS 'Where eps is measured: pixel or normalized-clamped (see attacks).';
-COMMENT ON COLUMN tradeoff.verdict IS 'Which iterate decides: worst or last.';
+COMMENT ON COLUMN tradeoff.verdict IS 'Which iterate decides: worst, last or closest (see attacks).';
+COMMENT ON COLUMN tradeoff.crafted_on IS 'Architecture of the model that the adversarial examples were made on, where that is another: such a robust accuracy compares with none of an attack on the model itself. Empty otherwise.';
 COMMENT ON COLUMN tradeoff.top_k IS 'A prediction counts as correct if the label is among this many best classes.';
 COMMENT ON COLUMN tradeoff.clean_accuracy IS 'Accuracy without attack in percent, over the examples done without an error.';
 COMMENT ON COLUMN tradeoff.clean_std IS 'Standard deviation over published runs, in points.';

@@ -7,7 +7,7 @@ import json
 import os
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import psutil
@@ -21,6 +21,7 @@ from explorer.settings import Settings
 from models.architectures import registry as architectures
 from models.attacks import registry as attacks
 from models.datasets import registry as datasets
+from models.specs import Surrogate
 from models.weights.catalogue import WeightsRecord
 from store import Store
 
@@ -42,9 +43,12 @@ def add_evaluation(
     requested: int | None = None,
     warnings: Sequence[str] = (),
     model: str | None = None,
+    crafted_on: str | None = None,
 ) -> str:
     """Put one evaluation into a store; returns its identity. `clean` and `robust` are numbers of examples."""
     spec = attacks.resolve(attack, eps=eps, threat_space=threat_space)  # type: ignore[arg-type]
+    if crafted_on is not None:
+        spec = replace(spec, surrogate=Surrogate(f"{crafted_on}@layers=5", "0" * 64, (0.5,), (0.5,)))
     sha = hashlib.sha256((model or architecture).encode()).hexdigest()
     identity = f"{sha[:8]}{spec.identity[:8]}{requested or n}"
     with store.write() as con:

@@ -62,6 +62,19 @@ def test_several_settings_of_one_attack_show_the_lowest_and_say_so(settings: Set
     assert "*" in found.marks
 
 
+def test_attacks_made_on_another_model_are_no_figures_of_the_pivot(settings: Settings, store: Store) -> None:
+    """They would make a model look more robust than it is, and lead the table."""
+    before = page(settings)
+    add_evaluation(store, "resnet18", crafted_on="darts-random-4", robust=90)
+    found = page(settings)
+    assert (found.table.num_rows, found.total) == (before.table.num_rows, before.total)
+    assert [c.title for c in found.columns if c.kind == "cell"] == ["fgsm", "pgd-10"]
+    row = next(row for row in found.table.to_pylist() if row["architecture"] == "resnet18")
+    assert (row["a1"], row["c1"]) == (24.0, 1)
+    one_each = page(settings, pivot=False).table.to_pylist()
+    assert [r["robust_accuracy"] for r in one_each if r["label"] == "pgd-10 from darts-random-4"] == [90.0]
+
+
 def test_an_evaluation_under_way_keeps_its_row_while_its_figures_change(settings: Settings, store: Store) -> None:
     running = {"attack": "f-fgsm", "status": "running", "requested": 100}
     add_evaluation(store, "resnet18", n=10, clean=9, robust=5, **running)  # type: ignore[arg-type]
