@@ -31,9 +31,6 @@ SPARSE_WINDOW, FIRST_COORDINATES, SPARSER_BY, STEP_DIVISOR, SMALLEST_STEP = 0.04
 #: L1: fewer perturbed coordinates than this share of those at the check before count as progress in sparsity.
 SPARSER_BELOW = 0.95
 
-#: L2 and L1 iterates lie this share of eps inside their ball, so that rounding does not push them out of it.
-INSET = 1e-6
-
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -202,7 +199,7 @@ class APGD(SlotAttack):
                 offset = x - clean
             return self._into_sparse(x, offset, slots, eps)
         if self.spec.norm == "L2":
-            first *= 1 - INSET
+            first *= norms.JUST_INSIDE
         return (clean + first * _unit(offset, self.spec.norm)).clamp_(slots.low, slots.high)
 
     def reset(self, slots: Slots, rows: Tensor) -> None:
@@ -277,7 +274,7 @@ class APGD(SlotAttack):
         if self.spec.norm == "Linf":
             return x.clamp((clean - eps).clamp_(low, high), (clean + eps).clamp_(low, high))
         offset = x - clean
-        length = norms.length(offset, self.spec.norm).clamp_max(eps * (1 - INSET))
+        length = norms.length(offset, self.spec.norm).clamp_max(eps * norms.JUST_INSIDE)
         return (clean + _unit(offset, self.spec.norm) * norms.rows(length, x)).clamp_(low, high)
 
     def _sparse_step(self, slots: Slots, now: Plan, gradient: Tensor) -> Tensor:
@@ -318,33 +315,10 @@ class APGD(SlotAttack):
 
         What is added to which is as in the authors' code: the rounding decides which coordinates count as perturbed.
         """
-        correction = l1_correction(offset, slots.clean, eps * (1 - INSET), slots.low, slots.high)
+        correction = norms.l1_correction(offset, slots.clean, eps * norms.JUST_INSIDE, slots.low, slots.high)
         return (x + correction).clamp_(slots.low, slots.high)
 
 
 def _unit(offset: Tensor, norm: str) -> Tensor:
     """Every row over its length; a length near zero makes it shorter than one, as in the authors' code."""
     return offset / (norms.rows(norms.length(offset, norm), offset) + TINY)
-
-
-def l1_correction(offset: Tensor, clean: Tensor, eps: Tensor, low: float, high: float) -> Tensor:
-    """What to add to every offset (n, C, H, W) so that it lies in the L1 ball of its own eps (n,), and clean + offset
-    in [`low`, `high`], at the nearest such point in L2.
-
-    Every coordinate is moved towards `clean` by the same amount, but at least back into the range and at most to
-    `clean`. The amount is found by sorting the points where a coordinate begins or ceases to move ("Mind the box",
-    section 2.2).
-    """
-    flat, centre = offset.flatten(1), clean.flatten(1)
-    magnitude = flat.abs()
-    outside = torch.minimum(high - centre - flat, centre + flat - low).clamp_max(0).neg()
-    excess = magnitude.sum(1, keepdim=True) - eps[:, None]
-    points, order = torch.cat([outside, magnitude], 1).sort(1)
-    moving = torch.where(order < flat.shape[1], 1.0, -1.0).to(flat.dtype).cumsum(1)
-    # What all coordinates have moved together, when the amount has come to each of the points.
-    paths = (points[:, 1:] - points[:, :-1]) * moving[:, :-1]
-    moved = outside.sum(1, keepdim=True) + torch.cat([torch.zeros_like(eps)[:, None], paths.cumsum(1)], 1)
-    last = ((moved < excess).sum(1, keepdim=True) - 1).clamp_min(0)
-    amount = points.gather(1, last) + (excess - moved.gather(1, last)) / moving.gather(1, last).clamp_min(1)
-    back = torch.where(moved[:, :1] < excess, torch.minimum(torch.maximum(outside, amount), magnitude), outside)
-    return (flat.sign() * -back).view_as(offset)

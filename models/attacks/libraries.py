@@ -23,7 +23,7 @@ from importlib import resources
 from typing import Any
 
 from models.attacks import registry
-from models.attacks.settings import truth, whole
+from models.attacks.settings import COMMON, distribute, split_name, times_eps, truth, whole
 from models.errors import InvalidSpec, nearest
 from models.specs import (
     NORMS,
@@ -34,7 +34,6 @@ from models.specs import (
     Verdict,
     eps_limit,
     format_option,
-    split_options,
 )
 
 #: Settings of our own in the configuration of such an attack: the library with its version, and how many examples are
@@ -245,33 +244,31 @@ def resolve(
     Settings have our names or the constructor's (`alpha` for `step_size`). Eps is ours when nobody asks for one, and a
     default step size keeps the ratio that the library's has to its eps. Raises `InvalidSpec`.
     """
-    name, inline_ = split_options(text)
-    if match := re.fullmatch(r"(.+?)-(\d{1,6})", name.strip()):
-        name = match.group(1)
-        inline_.setdefault("steps", match.group(2))
+    name, written = split_name(text)
     attack = find(name)
-    asked: dict[str, Any] = {
-        "eps": eps,
-        "norm": norm,
-        "step_size": step_size,
-        "steps": steps,
-        "restarts": restarts,
-        "random_start": random_start,
-        "verdict": verdict,
-    }
-    own: dict[str, str] = {}
-    ours = {attack.theirs(setting): setting for setting in attack.library.parameters}
-    for key, value in inline_.items():
-        setting = ours.get(key, key)
-        if key in attack.own or key == BATCH:
-            own[key] = value
-        elif setting in asked:
-            asked[setting] = _READERS[setting](value, f"{attack}: {key}") if setting in _READERS else value
-        else:
-            takes = [*(s for s in asked if s != "verdict"), BATCH, *attack.own]
-            near = nearest(key, takes)
-            hint = f" Did you mean {' or '.join(repr(s) for s in near)}?" if near else ""
-            raise InvalidSpec(f"{attack} has no parameter {key!r}.{hint} It takes {', '.join(takes)}.")
+
+    def unknown(key: str) -> InvalidSpec:
+        takes = [*(s for s in COMMON if s != "verdict"), BATCH, *attack.own]
+        near = nearest(key, takes)
+        hint = f" Did you mean {' or '.join(repr(s) for s in near)}?" if near else ""
+        return InvalidSpec(f"{attack} has no parameter {key!r}.{hint} It takes {', '.join(takes)}.")
+
+    asked, own = distribute(
+        str(attack),
+        written,
+        {
+            "eps": eps,
+            "norm": norm,
+            "step_size": step_size,
+            "steps": steps,
+            "restarts": restarts,
+            "random_start": random_start,
+            "verdict": verdict,
+        },
+        {BATCH, *attack.own},
+        unknown=unknown,
+        called={theirs: ours for ours in attack.library.parameters if (theirs := attack.theirs(ours)) is not None},
+    )
     if asked["verdict"] not in (None, "last"):
         raise InvalidSpec(f"{attack} gives one image an example, so its verdict is last, not {asked['verdict']}.")
     if threat_space != "pixel":
@@ -293,9 +290,6 @@ def resolve(
         verdict="last",
         settings=settings,
     )
-
-
-_READERS = {"steps": whole, "restarts": whole, "random_start": truth}
 
 
 def inline(spec: AttackSpec) -> str:
@@ -454,4 +448,4 @@ def _step_size(attack: Foreign, asked: str | float | None, eps: Radius, norm: st
     usual, usual_eps = attack.default("step_size"), attack.default("eps")
     if not usual or not usual_eps:
         return None
-    return registry._relative(f"{Fraction(usual / usual_eps).limit_denominator(1000)} eps", eps)
+    return times_eps(f"{Fraction(usual / usual_eps).limit_denominator(1000)} eps", eps)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from models.attacks.settings import Setting, truth, whole
+from models.attacks.settings import COMMON, Setting, distribute, split_name, times_eps
 from models.errors import InvalidSpec, UnknownName
 from models.specs import (
     NORMS,
@@ -24,14 +22,10 @@ from models.specs import (
     Verdict,
     eps_limit,
     format_option,
-    split_options,
 )
 
 if TYPE_CHECKING:
     from models.attacks.slots import SlotAttack
-
-#: Settings that every attack may have; the others are its own.
-COMMON = ("eps", "norm", "step_size", "steps", "restarts", "random_start", "verdict")
 
 #: The bound that the literature uses in each norm, on images of 32x32; L1 as in RobustBench's AutoAttack runs.
 USUAL_EPS = {"Linf": "8/255", "L2": "0.5", "L1": "12"}
@@ -152,29 +146,26 @@ def resolve(
             threat_space=threat_space,
             verdict=verdict,
         )
-    name, inline = split_options(text)
-    if match := re.fullmatch(r"(.+?)-(\d{1,6})", name.strip().lower()):
-        name = match.group(1)
-        inline.setdefault("steps", match.group(2))
+    name, inline = split_name(text)
     attack = find(name)
-    asked: dict[str, Any] = {
-        "eps": eps,
-        "norm": norm,
-        "step_size": step_size,
-        "steps": steps,
-        "restarts": restarts,
-        "random_start": random_start,
-        "verdict": verdict,
-    }
-    own: dict[str, str] = {}
     known = {setting.name: setting for setting in attack.settings}
-    for key, value in inline.items():
-        if key in known:
-            own[key] = value
-        elif key in asked:
-            asked[key] = _READERS[key](value, f"{attack.name}: {key}") if key in _READERS else value
-        else:
-            raise UnknownName(f"setting of {attack.name}", key, [*asked, *known], listing="nasrob-tui attacks")
+    asked, own = distribute(
+        attack.name,
+        inline,
+        {
+            "eps": eps,
+            "norm": norm,
+            "step_size": step_size,
+            "steps": steps,
+            "restarts": restarts,
+            "random_start": random_start,
+            "verdict": verdict,
+        },
+        known,
+        unknown=lambda key: UnknownName(
+            f"setting of {attack.name}", key, [*COMMON, *known], listing="nasrob-tui attacks"
+        ),
+    )
     chosen_norm = _norm(asked["norm"], attack)
     radius = Radius.parse(asked["eps"] or attack.eps[chosen_norm], limit=eps_limit(chosen_norm))
     checked = ((s, s.check(own.get(s.name, s.default), attack.name)) for s in attack.settings)
@@ -245,7 +236,7 @@ def _step(attack: Attack, asked: Mapping[str, Any], eps: Radius, norm: str) -> R
     """The step size, after checking that what was asked for is what the attack may have."""
     if not attack.step_size:
         _refuse(attack, asked, ("step_size",))
-    usual = _relative(attack.step_size, eps) if attack.step_size else None
+    usual = times_eps(attack.step_size, eps) if attack.step_size else None
     step = usual if asked["step_size"] is None else Radius.parse_step(asked["step_size"], norm=norm)
     if step is not None and asked["step_size"] is not None and step.value == 0:
         raise InvalidSpec("step size must be positive: with 0 the attack would not move.")
@@ -262,21 +253,6 @@ def _refuse(attack: Attack, asked: Mapping[str, Any], keys: tuple[str, ...]) -> 
     if given:
         what = "is a cascade of other attacks" if attack.stages or attack.ladder else "chooses its steps itself"
         raise InvalidSpec(f"{attack.name} {what} and takes no {' or '.join(given)}.")
-
-
-_READERS: dict[str, Callable[[str, str], Any]] = {"steps": whole, "restarts": whole, "random_start": truth}
-
-
-def _relative(text: str, eps: Radius) -> Radius:
-    """`0.25 eps` at eps 8/255 is 2/255; the text keeps the form in which eps was written."""
-    factor = Fraction(text.removesuffix("eps").strip())
-    numerator, slash, denominator = eps.text.partition("/")
-    exact = Fraction(numerator) * factor
-    decimal = f"{float(exact):.6g}"
-    if slash and Fraction(decimal) == exact:
-        return Radius(f"{decimal}/{denominator}", float(exact / Fraction(denominator)))
-    value = float(Fraction(numerator) * factor / Fraction(denominator or "1"))
-    return Radius(repr(value), value)
 
 
 def inline(spec: AttackSpec) -> str:

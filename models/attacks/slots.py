@@ -65,7 +65,8 @@ class Outcome:
 
     `forwards` and `backwards` are the passes spent on this example, its clean prediction included: the same whatever
     the number of slots. Rows of idle slots are the engine's (`SlotEngine.rows_forward`). `broken_at_step` is 0 when
-    the start itself fooled the model, and None when the example is robust or was misclassified without any attack.
+    the start itself fooled the model, and None when the example is robust or was misclassified without any attack, and
+    always for attacks of other libraries, which give nothing but their last image.
     Margins are z_label - max other logit, ranks the place of the label among the classes by logit, 1 for the predicted
     one; those without `clean_` are of the iterate that decided. `distance` is in the attack's norm and threat space;
     under the verdict `closest` it is that of the closest adversarial example, None where none was found.

@@ -27,12 +27,6 @@ FULL_SCHEDULE = 10_000
 #: Iterations whose random numbers are drawn at once: drawing takes a hundred small operations, however many numbers.
 AHEAD = 32
 
-#: Rounds of the search for the level that makes an offset as long as eps: leaves less than float32 rounds.
-LEVEL_ROUNDS = 16
-
-#: Rounding must not leave the ball.
-JUST_INSIDE = 1 - 1e-6
-
 
 def sides(shape: tuple[int, ...], norm: str, *, p_init: float, steps: int, rescale: bool = False) -> list[int]:
     """The side of the square in each of `steps` iterations on images (C, H, W).
@@ -75,44 +69,6 @@ def _half(height: int, width: int, power: int, norm: str) -> Tensor:
     from_ring = terms.flip(0).cumsum(0).flip(0)
     half = from_ring[ring.clamp_max(rings - 1)]
     return half / norms.length(half[None], norm)
-
-
-def project_l1_in_box(offset: Tensor, clean: Tensor, eps: float | Tensor, low: float, high: float) -> Tensor:
-    """The offsets (n, C, H, W) nearest to `offset` whose L1 length is at most eps (one for all, or (n,)) and that keep
-    `clean` in the box from `low` to `high`.
-
-    All magnitudes are lowered by one level and then cut at the room that there is (Croce and Hein, "Mind the box",
-    ICML 2021). The level is searched for: sorting all coordinates to find it takes several times as long.
-    """
-    flat, x = offset.flatten(1), clean.flatten(1)
-    magnitude = flat.abs()
-    room = torch.where(flat > 0, high - x, x - low).clamp_min_(0)
-    limit = eps[:, None] if isinstance(eps, Tensor) else torch.full_like(flat[:, :1], eps)
-
-    def lowered(level: Tensor) -> Tensor:
-        return torch.minimum((magnitude - level).clamp_min_(0), room)
-
-    def between(share: float | Tensor) -> Tensor:
-        return below + (above - below) * share
-
-    def crossing() -> Tensor:
-        """Where a straight line from the length at one end to that at the other meets eps."""
-        return ((too_long - limit) / (too_short - too_long).abs().clamp_min(norms.TINY)).clamp(0, 1)
-
-    below, above = torch.zeros_like(limit), magnitude.amax(1, keepdim=True)
-    too_long, too_short = lowered(below).sum(1, keepdim=True), torch.zeros_like(limit)
-    for round_ in range(LEVEL_ROUNDS):
-        # The length falls with the level along straight pieces: once the ends are near, the line between them is exact.
-        halve = round_ % 3 != 2 and round_ < LEVEL_ROUNDS - 2
-        level = between(0.5 if halve else crossing())
-        length = lowered(level).sum(1, keepdim=True)
-        over = length > limit
-        below, too_long = torch.where(over, level, below), torch.where(over, length, too_long)
-        above, too_short = torch.where(over, above, level), torch.where(over, too_short, length)
-    kept = lowered(torch.where(too_long > limit, between(crossing()), 0))
-    # What is a speck too long is scaled down, which stays in the box.
-    scale = (limit / kept.sum(1, keepdim=True).clamp_min(norms.TINY)).clamp_max(1)
-    return (flat.sign() * kept * scale).view_as(offset)
 
 
 @dataclass(frozen=True)
@@ -329,12 +285,12 @@ class Square(SlotAttack):
         return self._of_length_eps(moved, slots) if norm == "L2" else self._in_l1_ball(moved, slots)
 
     def _of_length_eps(self, offset: Tensor, slots: Slots) -> Tensor:
-        scaled = norms.direction(offset, "L2") * (self.spec.eps.value * JUST_INSIDE)
+        scaled = norms.direction(offset, "L2") * (self.spec.eps.value * norms.JUST_INSIDE)
         return (slots.clean + scaled).clamp_(slots.low, slots.high)
 
     def _in_l1_ball(self, offset: Tensor, slots: Slots) -> Tensor:
-        limit = self.spec.eps.value * JUST_INSIDE
-        kept = project_l1_in_box(offset, slots.clean, limit, slots.low, slots.high)
+        limit = self.spec.eps.value * norms.JUST_INSIDE
+        kept = norms.project_l1_in_box(offset, slots.clean, limit, slots.low, slots.high)
         return (slots.clean + kept).clamp_(slots.low, slots.high)
 
 

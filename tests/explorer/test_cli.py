@@ -42,8 +42,10 @@ def test_generated_pages_are_up_to_date(page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("archs",), ("archs", "darts"), ("datasets",), ("attacks",), ("weights",), ("jobs",), ("schema",),
-              ("tradeoff",), ("sql", "SELECT 1 AS one, '[/b]' AS two"), ("doctor",)], ids=" ".join
+    "words", [("archs",), ("archs", "darts"),
+              ("datasets",), ("datasets", "digits"), ("attacks",), ("recipes",), ("recipes", "darts"), ("weights",),
+              ("jobs",), ("schema",), ("schema", "tradeoff"), ("tradeoff",), ("examples",),
+              ("sql", "SELECT 1 AS one, '[/b]' AS two"), ("doctor",)], ids=" ".join
 )  # fmt: skip
 def test_every_reading_command_prints_three_formats(words: tuple[str, ...], cli: Cli) -> None:
     code, table, _ = cli(*words)

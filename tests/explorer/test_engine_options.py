@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -235,6 +237,189 @@ def test_a_warning_belongs_to_its_attack(cli: Cli, home: Path, tmp_path: Path, m
     first, second = result(out)
     assert any("needs 4 classes" in w for w in first["warnings"])
     assert not any("classes" in w for w in second["warnings"])
+
+
+WAVY = """
+import math
+
+import torch
+from torch import nn
+
+
+def templates():
+    signs = torch.randint(0, 2, (3, 192), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return (7 + 3 * signs) / 15
+
+
+class Wavy(nn.Module):
+    # The nearest of three templates, seen through a wave whose nodes are the pixels' values and what lies 1/15 beside.
+    def __init__(self, wave):
+        super().__init__()
+        self.linear = nn.Linear(192, 3)
+        with torch.no_grad():
+            self.linear.weight.copy_(2 * templates())
+            self.linear.bias.copy_(-templates().square().sum(1))
+        self.wave = wave
+
+    def forward(self, x):
+        w = 30 * math.pi
+        return self.linear((x + self.wave * torch.sin(w * x) / w).flatten(1))
+
+
+def net(wave: float = 0.0):
+    return Wavy(wave)
+"""
+
+
+class TestThreeClasses:
+    """A linear network and one with masked gradients, on a folder of images of three classes."""
+
+    #: Images a class.
+    COUNT = 12
+
+    @pytest.fixture
+    def words(self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+        """Images are a class's template with the pixels of another class's, more and more of them."""
+        import numpy as np
+        from PIL import Image
+
+        (tmp_path / "wavy.py").write_text(WAVY)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        # The module of another test's folder, with the same text, may be loaded.
+        monkeypatch.delitem(sys.modules, "wavy", raising=False)
+        colours = (importlib.import_module("wavy").templates() * 255).round().numpy().astype(np.uint8)
+        rng = np.random.default_rng(0)
+        for k in range(3):
+            folder = tmp_path / "pictures" / "test" / f"class{k}"
+            folder.mkdir(parents=True)
+            for i in range(self.COUNT):
+                exchanged = rng.random(192) < 0.1 + 0.4 * i / self.COUNT
+                image = np.where(exchanged, colours[(k + 1 + i % 2) % 3], colours[k])
+                Image.fromarray(image.reshape(3, 8, 8).transpose(1, 2, 0)).save(folder / f"{i:02}.png")
+        return (
+            "eval", "--headless", "--arch", "wavy:net", "--weights", "factory", "--threads", "1", "--mean", "0",
+            "--dataset", f"folder:{tmp_path / 'pictures'}@size=8,resize=8", "--std", "1", "--format", "json",
+        )  # fmt: skip
+
+    def test_autoattack_breaks_what_can_be_broken_and_says_what_it_lacks(
+        self, words: tuple[str, ...], cli: Cli, home: Path, tmp_path: Path
+    ) -> None:
+        """The targeted loss needs four classes; the margin takes its place. Verdicts are those of the closed form."""
+        import torch
+
+        from models.datasets import registry as datasets
+
+        code, out, err = cli(*words, "--attack", "autoattack", "--eps", "17/255")
+        assert code == 0, err
+        (row,) = result(out)
+        assert any("needs 4 classes" in w for w in row["warnings"])
+        examples = datasets.load(f"folder:{tmp_path / 'pictures'}@size=8,resize=8", "test")
+        x, y = torch.from_numpy(examples.pixels(range(len(examples)))), torch.from_numpy(examples.labels)
+        network = importlib.import_module("wavy").net()
+        with torch.no_grad():
+            z, weight = network(x), network.linear.weight
+        ahead = z.gather(1, y[:, None]) - z
+        reach = (weight[y][:, None] - weight[None]).abs().sum(2) * 17 / 255
+        robust = (ahead - reach).scatter(1, y[:, None], torch.inf).amin(1)
+        names = registry_columns(home / "results.duckdb")
+        verdict, example = names.index("robust"), names.index("example")
+        found = {o[example]: o[verdict] for o in outcomes(home / "results.duckdb", row["evaluation_id"])}
+        assert {i: bool(robust[i] > 0) for i in found if abs(robust[i]) > 1e-3} == {
+            i: v for i, v in found.items() if abs(robust[i]) > 1e-3
+        }
+        assert len(found) == 3 * self.COUNT
+        assert 0.2 < sum(bool(v) for v in found.values()) / len(found) < 0.8
+
+    def test_contradictions_are_those_of_masked_gradients(self, words: tuple[str, ...], cli: Cli) -> None:
+        """On the wave one step of its length sees the slope of the whole; PGD stays in a trough."""
+        for wave in ("0.0", "3.0"):
+            code, out, err = cli(
+                *words, "--set", f"wave={wave}",
+                "--attack", "fgsm", "--attack", "pgd", "--eps", "21/255", "--eps", "30/255",
+            )  # fmt: skip
+            assert code == 0, err
+            robust = {(r["attack"]["name"], r["attack"]["eps"]): r["robust_accuracy"] for r in result(out)}
+            ids = {r["evaluation_id"]: (r["attack"]["name"], r["attack"]["eps"]) for r in result(out)}
+            rows = json.loads(cli("sql", "FROM contradictions", "--format", "json")[1])
+            if wave == "0.0":
+                assert rows == []
+                assert robust["fgsm", "21/255"] > robust["fgsm", "30/255"]
+        found = {(ids[r["evaluation_a"]], ids[r["evaluation_b"]]): r for r in rows}
+        pairs = {
+            (("fgsm", "21/255"), ("pgd", "21/255")): "one step breaks more than many",
+            (("fgsm", "21/255"), ("fgsm", "30/255")): "a larger eps breaks less",
+        }
+        for (weaker, stronger), finding in pairs.items():
+            row = found[weaker, stronger]
+            assert row["finding"] == finding
+            assert (row["robust_a"], row["robust_b"]) == pytest.approx((robust[weaker], robust[stronger]))
+            assert row["robust_a"] < row["robust_b"]
+        for weaker, stronger in found:
+            assert robust[weaker] < robust[stronger]
+
+
+class TestBrokenByStage:
+    def test_a_ladder_goes_upward(self, cli: Cli, home_with_weights: Path) -> None:
+        code, out, _ = cli(*TestLadder.WORDS, "--eps", "20/255")
+        assert code == 0
+        identity = result(out)[0]["evaluation_id"]
+        query = f"SELECT stage, n_broken FROM broken_by_stage('{identity}')"
+        rows = json.loads(cli("sql", query, "--format", "json")[1])
+        stages, counts = [r["stage"] for r in rows], [r["n_broken"] for r in rows]
+        assert stages == [f"pgd {eps}/255" for eps in (2, 6, 12, 20) if f"pgd {eps}/255" in stages]
+        assert stages != sorted(stages)
+        assert counts != sorted(counts, reverse=True)
+
+    def test_a_cascade_goes_in_the_order_of_its_attacks(self, tmp_path: Path) -> None:
+        """Neither by name nor by count; a stage that broke nothing is left out."""
+        from store import Store
+        from store.results import append_outcomes, finish_evaluation, open_evaluation
+        from tests.store.rows import attack, batch, request
+
+        spec = registry.resolve("autoattack-plus")
+        store = Store(tmp_path / "results.duckdb")
+        rows = request("e", attack_id="cascade", n_requested=10, subset_digest="first 10")
+        rows["attack"] = attack(attack_id="cascade", name=spec.name, config=spec.to_dict())
+        open_evaluation(store, **rows)
+        fates = {"fab-t": 4, "square": 1, "apgd-t": 2, "apgd-ce": 2, None: 1}
+        example = iter(range(10))
+        for stage, count in fates.items():
+            robust = stage is None
+            append_outcomes(
+                store,
+                "e",
+                batch(
+                    [next(example) for _ in range(count)],
+                    stage=stage,
+                    robust=robust,
+                    clean_correct=True,
+                    broken_at_step=None if robust else 1,
+                    error=None,
+                ),
+                seconds=1,
+            )
+        finish_evaluation(store, "e", status="complete")
+        with store.read() as con:
+            found = con.execute("SELECT stage, n_broken FROM broken_by_stage('e')").fetchall()
+        assert found == [("apgd-ce", 2), ("square", 1), ("apgd-t", 2), ("fab-t", 4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("square", "square 8/255"),
+        ("square-1000", "square-1000 8/255"),
+        ("apgd-ce@norm=L2,eps=0.5", "apgd-ce L2 0.5"),
+        ("apgd-t@steps=20,restarts=2", "apgd-t-20x2 8/255"),
+        ("cw", "cw L2 0.5"),
+        ("fgsm", "fgsm 8/255"),
+        ("pgd", "pgd-10 8/255"),
+        ("autoattack", "autoattack 8/255"),
+        ("sweep@attack=square-50", "sweep square-50 8/255"),
+    ],
+)
+def test_labels_tell_apart_what_differs(text: str, label: str) -> None:
+    assert registry.resolve(text).label == label
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5m", 90), ("2h", 7200), (".5d", 43200), ("10s", 10)])

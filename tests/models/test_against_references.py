@@ -1,24 +1,32 @@
-"""Verdicts equal to torchattacks and foolbox, example by example: same weights, same images, same start."""
+"""Verdicts equal to torchattacks and foolbox, example by example: same weights, same images, same start. And those of
+AutoAttack as a whole, whose starts are its own.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.attacks import norms
 from models.attacks.random import key_of, uniform
+from models.classifier import frozen
+from models.datasets import registry as datasets
 from models.evaluation import Evaluator
 from models.specs import AttackSpec
-from tests.support import attack, outcomes
+from tests.support import attack, classifier_of, examples_of, outcomes, robust
 
 N = 300
 EPS = ["2/255", "8/255", "16/255"]
 
 needs = {
     name: pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
-    for name in ("torchattacks", "foolbox")
+    for name in ("torchattacks", "foolbox", "pyautoattack")
 }
 
 
@@ -219,3 +227,104 @@ class TestFoolbox:
         reference = SameStart(abs_stepsize=step_of(spec), steps=10, random_start=random_start)
         _, adversarial, _ = reference(model, x, y, epsilons=spec.eps.value)
         assert_equal_verdicts(evaluator, spec, adversarial)
+
+
+def trained_on(classes: int) -> Evaluator:
+    """A perceptron for the first classes of digits, on their test images, trained on adversarial ones (L2, 0.5)."""
+    digits = {split: datasets.load("digits", split) for split in ("train", "test")}
+    few = {split: np.flatnonzero(found.labels < classes) for split, found in digits.items()}
+    x, y = (torch.from_numpy(a[few["train"]]) for a in (digits["train"].images, digits["train"].labels))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, classes))
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    for _ in range(60):
+        start = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(network(start), y, reduction="sum"), start)
+        optimizer.zero_grad()
+        moved = (x + 0.5 * norms.direction(gradient, "L2")).clamp(0, 1)
+        nn.functional.cross_entropy(network(moved), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    images, labels = (torch.from_numpy(a[few["test"]]) for a in (digits["test"].images, digits["test"].labels))
+    return Evaluator(
+        classifier_of(network.eval(), classes=classes), examples_of(images, labels, classes), slots=len(labels)
+    )
+
+
+@needs["pyautoattack"]
+class TestAutoAttack:
+    """pyautoattack, its authors' code, with fewer steps for both."""
+
+    STEPS: ClassVar = {"apgd-ce": 20, "apgd-t": 20, "fab-t": 10, "square": 60}
+    #: By number of classes: about half of the examples survive.
+    EPS: ClassVar = {
+        10: {"Linf": "32/255", "L2": "0.6", "L1": "1.5"},
+        3: {"Linf": "45/255", "L2": "0.8", "L1": "2"},
+        2: {"Linf": "56/255", "L2": "1.2", "L1": "4"},
+    }
+
+    def reference(self, evaluator: Evaluator, spec: AttackSpec, stages: list[str], every: range) -> list[bool]:
+        """Which of the examples survive the reference's `stages`, with the steps and targets of `spec`."""
+        import pyautoattack
+
+        made = pyautoattack.AutoAttack(
+            evaluator.classifier, norm=spec.norm, eps=spec.eps.value, version="standard", seed=0
+        )
+        settings = {stage.name: dict(stage.settings) for stage in spec.stages}
+        made.attacks_to_run = stages
+        made.apgd.n_iter = made.apgd_targeted.n_iter = self.STEPS["apgd-ce"]
+        made.fab.n_iter, made.square.n_queries = self.STEPS["fab-t"], self.STEPS["square"]
+        classes = evaluator.examples.n_classes
+        made.fab.n_target_classes = min(int(settings["fab-t"]["targets"]), classes - 1)
+        made.apgd_targeted.n_target_classes = min(int(settings["apgd-t"]["targets"]), classes - 1)
+        x, y = (torch.from_numpy(a[list(every)]) for a in (evaluator.examples.images, evaluator.examples.labels))
+        with torch.random.fork_rng(), frozen(evaluator.classifier):
+            adversarial, _ = made.run_standard_evaluation(x, y, batch_size=len(x))
+            correct = evaluator.classifier(x).argmax(1) == y
+            found: list[bool] = (correct & (evaluator.classifier(adversarial).argmax(1) == y)).tolist()
+        return found
+
+    def shortened(self, classes: int, norm: str, *stages: str) -> AttackSpec:
+        spec = attack("autoattack", norm=norm, eps=self.EPS[classes][norm])
+        chosen = tuple(replace(s, steps=self.STEPS[s.name]) for s in spec.stages if not stages or s.name in stages)
+        return replace(spec, stages=chosen)
+
+    def assert_alike(self, ours: list[bool], theirs: list[bool], *, differ: float = 0.03) -> None:
+        """Random starts differ, so that an example on the border falls to one and not to the other: a share of at most
+        `differ`, and ours leaves no more standing, but for one in a hundred.
+        """
+        assert sum(a != b for a, b in zip(ours, theirs, strict=True)) <= differ * len(ours)
+        assert sum(ours) - sum(theirs) <= 0.01 * len(ours)
+
+    @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+    def test_as_many_survive(self, norm: str) -> None:
+        """All stages, and those alone of which the others would make up for what they miss."""
+        evaluator = trained_on(10)
+        every = range(0, len(evaluator.examples), 3)
+        whole = self.shortened(10, norm)
+        for stages in (["apgd-ce"], ["apgd-t"], [stage.name for stage in whole.stages]):
+            found = outcomes(evaluator, self.shortened(10, norm, *stages), every)
+            theirs = self.reference(evaluator, whole, stages, every)
+            assert 0.3 < sum(theirs) / len(theirs) < 0.7
+            self.assert_alike([bool(found[i].robust) for i in every], theirs)
+
+    @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+    @pytest.mark.parametrize("classes", [2, 3])
+    def test_fewer_classes_than_its_targeted_loss_needs(self, classes: int, norm: str) -> None:
+        """The reference stops at an index there. Ours takes the margin, and breaks at least what the others break."""
+        evaluator = trained_on(classes)
+        every = range(len(evaluator.examples))
+        whole = self.shortened(classes, norm)
+        with pytest.raises(IndexError):
+            self.reference(evaluator, whole, ["apgd-t"], every)
+        others = ["apgd-ce", "fab-t", "square"]
+        for stages in (["square"], ["fab-t"], ["apgd-ce"], others):
+            found = outcomes(evaluator, self.shortened(classes, norm, *stages), every)
+            theirs = self.reference(evaluator, whole, stages, every)
+            # A search that is cut off after few queries depends on luck the most.
+            differ = 0.06 if stages == ["square"] else 0.03
+            self.assert_alike([bool(found[i].robust) for i in every], theirs, differ=differ)
+        assert 0.3 < sum(theirs) / len(theirs) < 0.7
+        assert robust(outcomes(evaluator, whole, every)) <= robust(found)
+        margin = outcomes(evaluator, self.shortened(classes, norm, "apgd-t"), every)
+        assert len(robust(margin)) - len(robust(found)) <= 0.03 * len(every)

@@ -442,17 +442,27 @@ class TestModelsThatMisbehave:
         assert robust(found) == {i for i in range(32) if labels[i] == 0}  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("channels", "height", "width"), [(1, 4, 4), (3, 5, 9), (2, 1, 1)])
-def test_small_and_non_square_images(channels: int, height: int, width: int) -> None:
+@pytest.mark.parametrize(("name", "norm"), EVERY)
+@pytest.mark.parametrize(("shape", "classes"), [((1, 4, 4), 2), ((3, 5, 9), 3), ((1, 2, 11), 12)])
+def test_small_and_non_square_images(shape: tuple[int, int, int], classes: int, name: str, norm: str) -> None:
+    """No crash, and every example judged: none broken that no perturbation can break."""
+    channels, pixels = shape[0], math.prod(shape)
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(20, channels, height, width, generator=generator)
-    network = Linear(torch.randn(3, channels * height * width, generator=generator), torch.zeros(3))
-    labels = network(images).argmax(1)
-    evaluator = Evaluator(
-        Classifier(network, Preprocessing((0.5,) * channels, (0.2,) * channels), 3), examples_of(images, labels, 3)
-    )
-    found = outcomes(evaluator, attack("pgd", eps="0.5", restarts=2), range(20))
-    assert len(found) == 20
+    images = torch.rand(16, *shape, generator=generator)
+    network = Linear(torch.randn(classes, pixels, generator=generator), torch.zeros(classes))
+    preprocessing = Preprocessing((0.5,) * channels, (0.2,) * channels)
+    with torch.no_grad():
+        labels = network((images - 0.5) / 0.2).argmax(1)
+    evaluator = Evaluator(Classifier(network, preprocessing, classes), examples_of(images, labels, classes))
+    spec = quick(name, 0.08, shape=shape, norm=norm)
+    found = outcomes(evaluator, spec, range(16))
+    assert sorted(found) == list(range(16))
+    assert all(o.error is None and o.clean_correct for o in found.values())
+    exact = exact_distances(network, (images - 0.5) / 0.2, labels, norm) * 0.2
+    safe = {i for i in range(16) if exact[i] > spec.eps.value * (1 + 1e-4)}
+    assert safe <= robust(found)
+    if not name.startswith("noise"):
+        assert len(robust(found)) < 16
 
 
 def test_out_of_memory_halves_the_slots_and_loses_nothing(evaluator: Evaluator) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.attacks import apgd, registry
+from models.attacks import apgd, norms, registry
 from models.attacks.engine import SlotEngine
 from models.attacks.random import key_of, normal, uniform
 from models.attacks.slots import TARGET, Outcome, Work
@@ -109,7 +109,7 @@ def test_every_iterate_is_that_of_the_authors_code(
     name: str, norm: str, large: str, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Theirs may leave the ball by a rounding error.
-    monkeypatch.setattr(apgd, "INSET", 0.0)
+    monkeypatch.setattr(norms, "JUST_INSIDE", 1.0)
     eps = (LARGE_EPS if steps == 7 else EPS)[norm]
     spec = attack(f"{name}@large_eps={large}", norm=norm, eps=eps, steps=steps)
     arguments = (spec, *problem(60))
@@ -374,7 +374,7 @@ def test_l1_correction_leads_to_the_nearest_point_of_ball_and_range(spread: floa
     clean = torch.rand(40, 3, 6, 6, generator=generator)
     offset = spread * torch.randn(clean.shape, generator=generator)
     radius = torch.full((40,), eps)
-    found = offset + apgd.l1_correction(offset, clean, radius, 0.0, 1.0)
+    found = offset + norms.l1_correction(offset, clean, radius, 0.0, 1.0)
     assert (clean + found).min() >= -1e-6
     assert (clean + found).max() <= 1 + 1e-6
     assert (found.abs().flatten(1).sum(1) <= eps + 1e-4).all()
@@ -392,9 +392,26 @@ def test_l1_correction_leads_to_the_nearest_point_of_ball_and_range(spread: floa
     assert (found - theirs).abs().max() < 3e-5
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 8, 8), (3, 16, 16)])
+def test_both_ways_to_the_nearest_point_in_l1_lead_to_the_same(shape: tuple[int, ...]) -> None:
+    """Sorting and searching, in double precision, with clean pixels at the ends of the range among them."""
+    generator = torch.Generator().manual_seed(2)
+    clean = torch.rand(60, *shape, generator=generator, dtype=torch.double)
+    clean[::3] = clean[::3].round()
+    offset = torch.randn(clean.shape, generator=generator, dtype=torch.double)
+    offset[::4] *= torch.rand(offset[::4].shape, generator=generator, dtype=torch.double) < 0.2
+    eps = torch.rand(60, generator=generator, dtype=torch.double) * offset.abs().flatten(1).sum(1)
+    sorted_, searched = (
+        offset + norms.l1_correction(offset, clean, eps, 0.0, 1.0),
+        norms.project_l1_in_box(offset, clean, eps, 0.0, 1.0),
+    )
+    assert (sorted_ - searched).abs().max() < 1e-7
+    assert ((sorted_ - offset).abs().amax((1, 2, 3)) > 0).float().mean() > 0.5
+
+
 def test_l1_correction_of_rows_with_balls_of_their_own() -> None:
     clean, offset = torch.full((3, 1, 1, 4), 0.5), torch.tensor([[[[0.4, -0.2, 0.1, 0.0]]]]).expand(3, 1, 1, 4)
-    found = offset + apgd.l1_correction(offset, clean, torch.tensor([0.3, 0.5, 9.0]), 0.0, 1.0)
+    found = offset + norms.l1_correction(offset, clean, torch.tensor([0.3, 0.5, 9.0]), 0.0, 1.0)
     expected = torch.tensor([[0.25, -0.05, 0, 0], [1.0 / 3, -0.4 / 3, 0.1 / 3, 0], [0.4, -0.2, 0.1, 0]])
     expected[1] = torch.tensor([0.4 - 0.2 / 3, -(0.2 - 0.2 / 3), 0.1 - 0.2 / 3, 0])
     assert torch.allclose(found.flatten(1), expected, atol=1e-6)

@@ -13,7 +13,7 @@ from models.attacks import norms, registry
 from models.attacks.engine import SlotEngine
 from models.attacks.random import uniform
 from models.attacks.slots import INDEX, STEP, Outcome, Slots, Work, margins
-from models.attacks.square import AHEAD, Square, pattern, project_l1_in_box, sides
+from models.attacks.square import AHEAD, Square, pattern, sides
 from models.datasets import registry as datasets
 from models.errors import InvalidSpec
 from models.evaluation import Evaluator
@@ -156,8 +156,8 @@ class TestAgainstTheReference:
         clean[:, :, ::2] = clean[:, :, ::2].round()
         offset = torch.randn(40, 3, 8, 8, generator=generator) * torch.rand(40, 1, 1, 1, generator=generator)
         for eps in (0.0, 0.1, 1.0, 5.0, 30.0, 200.0):
-            ours = project_l1_in_box(offset, clean, eps, 0.0, 1.0)
-            assert torch.equal(ours, project_l1_in_box(offset, clean, torch.full((40,), eps), 0.0, 1.0))
+            ours = norms.project_l1_in_box(offset, clean, eps, 0.0, 1.0)
+            assert torch.equal(ours, norms.project_l1_in_box(offset, clean, torch.full((40,), eps), 0.0, 1.0))
             theirs = offset + module.L1_projection(clean, offset, eps)
             assert (ours - theirs).abs().max() < 5e-5
             assert norms.length(ours, "L1").max() <= eps * (1 + 1e-6)
