@@ -186,6 +186,10 @@ class Trainer:
             self._remember(before, order)
             self.say(f"{order.architecture.canonical} is trained already (--force trains it again)")
             return before
+        from store import Store
+
+        # Where the model cannot be recorded, say so before hours of work.
+        Store(self.settings.store).ensure()
         return self._ensemble(order, out) if order.parts else self._single(order, out)
 
     def _remember(self, trained: Trained, order: Order) -> None:

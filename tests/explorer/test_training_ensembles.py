@@ -261,7 +261,7 @@ class TestTraining:
         self, settings: Settings
     ) -> None:
         watch = Watched()
-        with pytest.raises(InvalidSpec, match="is none: use learned"):
+        with pytest.raises(InvalidSpec, match="is one of mean-logits"):
             trainer(settings, watch=watch).train(
                 order("nasbench201-ensemble-5@cells=1-1,init_channels=2,combine=features-mean")
             )

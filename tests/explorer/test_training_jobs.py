@@ -113,7 +113,7 @@ def test_what_cannot_be_trained_is_refused_at_once(home: Path) -> None:
         asked(order(SMALL, epoch=2))
     with pytest.raises(InvalidSpec, match="use auto, cpu"):
         asked(order(SMALL), device="gpu")
-    joint = order("nasbench201-ensemble-4@init_channels=2,cells=1-1,combine=features-mean")
+    joint = order("darts-ensemble-4@init_channels=2,cells=1-1,combine=features-mean")
     with pytest.raises(InvalidSpec, match="do not stand alone"):
         asked(joint, then=fgsm(transfer=True))
     assert len(asked(joint, then=fgsm(members=True)).steps()) == 1

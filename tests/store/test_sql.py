@@ -45,7 +45,7 @@ def filled(shared: Store, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
         ("TABLE attacks", 1),
         ("WITH t AS (FROM published) SELECT * FROM t", 63),
         ("SELECT * FROM worst_case(['e1']) WHERE n_examples = 17", 1),
-        ("DESCRIBE tradeoff", 67),
+        ("DESCRIBE tradeoff", 68),
         ("SUMMARIZE attacks", 15),
         ("SHOW TABLES", 23),
         ("EXPLAIN SELECT * FROM outcomes", 1),
