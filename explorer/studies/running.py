@@ -246,6 +246,11 @@ class _Run:
         except KeyboardInterrupt:
             raise
         except (ModelsError, ExplorerError, StoreError, OSError, RuntimeError, MemoryError) as error:
+            # A signal in the middle of a query comes out of DuckDB as an error of the query.
+            if "interrupted" in str(error).lower() and self.interruption.asked:
+                raise KeyboardInterrupt from None
+            if "interrupted" in str(error).lower() and self.interruption.spent:
+                raise BudgetSpent from None
             reason = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
             self.report.failures.append(f"{model.title}: {reason}")
             self.say(f"{mark} {model.title} failed: {reason}")
