@@ -131,6 +131,13 @@ def _copy_weights(source: Path, goal: Path, store: Store) -> None:
             continue
         shutil.copyfile(file.path, goal / file.path.name)
         size += file.path.stat().st_size
+    definitions = goal.parent / "definitions"
+    shutil.rmtree(definitions, ignore_errors=True)
+    definitions.mkdir()
+    for file in files:
+        name = file.record.architecture.partition("@")[0]
+        if name.startswith("ensemble-"):
+            shutil.copyfile(source.parents[1] / "definitions" / f"{name}.json", definitions / f"{name}.json")
     print(f"{len(list(goal.iterdir()))} files of weights, {size / 1e6:.1f} MB, in {goal}", file=sys.stderr)
 
 

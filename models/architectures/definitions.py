@@ -243,6 +243,11 @@ def folder() -> Path:
     return home.folder() / "definitions"
 
 
+def _packaged() -> Path:
+    """Where the definitions lie of what comes with the package and is called by a hash."""
+    return Path(str(resources.files("models.weights"))) / "shipped" / "definitions"
+
+
 def remember(definition: Definition) -> str:
     """Keep a definition and return its name. Raises `OutputError` when it cannot be written."""
     path = folder() / f"{definition.name}.json"
@@ -258,13 +263,19 @@ def remember(definition: Definition) -> str:
 
 
 def recall(name: str) -> Definition | None:
-    """The definition kept under a name; None when there is none. Raises `InvalidSpec` for a damaged file."""
+    """The definition kept under a name, here or of weights that come with the package; None when there is none.
+
+    Raises `InvalidSpec` for a damaged file.
+    """
     if not re.fullmatch(rf"[a-z0-9-]+-[0-9a-f]{{{_DIGITS}}}", name):
         return None
-    path = folder() / f"{name}.json"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
+    for path in (folder() / f"{name}.json", _packaged() / f"{name}.json"):
+        try:
+            text = path.read_text(encoding="utf-8")
+            break
+        except OSError:
+            continue
+    else:
         return None
     try:
         definition = Definition.from_dict(json.loads(text), picked=True)

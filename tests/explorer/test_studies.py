@@ -220,7 +220,7 @@ def test_small_studies_ask_what_the_tables_ask(name: str) -> None:
         )
         assert {m.seed for m in found.models} == {0, 1, 2, 3}
     elif name.endswith("cells"):
-        assert {"hand-crafted", "searched", "random"} == {m.group for m in found.models}
+        assert {"hand-crafted", "searched", "random"} <= {m.group for m in found.models}
     else:
         assert "parameters" in found.study.plots
 

@@ -282,7 +282,9 @@ def test_cancelled_between_epochs_it_goes_on_after_the_last_one(home: Path) -> N
     code = TrainingRunner(job, request, listeners=[count], stop=lambda: epochs >= 2).run()
     assert code == errors.INTERRUPTED
     view = following.progress_of(job, job.events())
-    assert (view.state, view.trainings[0].state, view.trainings[0].epoch) == ("cancelled", "partial", 2)
+    assert (view.state, view.trainings[0].state) == ("cancelled", "partial")
+    # The log is told of an epoch at most four times a second.
+    assert view.trainings[0].epoch in (1, 2)
     code, events = work(job)
     assert code == errors.OK
     assert [e.data["epoch"] for e in events if e.kind == "training_progress"] == [2, 3]
