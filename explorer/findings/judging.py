@@ -91,7 +91,10 @@ def described(c: Comparison) -> str:
             f"({c.estimate:+.1f} points{interval(c)}; {sizes})"
         )
     excluded = c.outcome in ("against", "supports") and c.p_small is not None and (c.p_adjusted or 1) > c.p_small
-    return f"{c.place}: {what}, {'a large effect excluded, ' if excluded else ''}{p}"
+    if excluded and c.p_small is not None:
+        # The p-value that decided: that of the test for an effect as large as the smallest that counts.
+        p = f"a large effect excluded, one-sided adjusted p {p_said(c.p_small)}"
+    return f"{c.place}: {what}, {p}"
 
 
 def interval(c: Comparison) -> str:
