@@ -34,7 +34,7 @@ docs: $(VENV)/.dev
 picture: $(VENV)/.dev demo
 	$(BIN)/python -m tests.screenshot $(DEMO_HOME) p
 
-# What comes with the package, computed again (about an hour on one processor); it goes on where it was stopped.
+# What comes with the package, computed again; it goes on where it was stopped.
 precomputed: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m explorer.precomputing .precomputed
 
