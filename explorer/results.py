@@ -64,15 +64,25 @@ class Freshness:
 class Results:
     """The results store as the app sees it. May be shared by threads."""
 
-    def __init__(self, path: Path, *, prepare: Callable[[Store], str | None] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        prepare: Callable[[Store], str | None] | None = None,
+        preview: Callable[[], DuckDBPyConnection] | None = None,
+    ) -> None:
         self.path = path
         #: Done once, before the store is read for the first time; returns a sentence where something went wrong.
         self._prepare = prepare
+        #: What a new store will hold, shown at the first look while there is none: making it takes most of a second.
+        self._preview = preview
         self._lock = threading.Lock()
         self._store: Store | None = None
         self._mirror: Any = None
-        self._published: DuckDBPyConnection | None = None
+        #: What is shown until the store can be read.
+        self._meanwhile: DuckDBPyConnection | None = None
         self._untold: Freshness | None = None
+        self._previewing = False
 
     @property
     def store(self) -> Store:
@@ -83,6 +93,13 @@ class Results:
             self._store = Store(self.path, timeout=PATIENCE)
         return self._store
 
+    def made_store(self) -> Store:
+        """The store for questions that the copy in memory cannot answer; made now, if only its preview was shown."""
+        with self._lock:
+            if self._previewing:
+                self._untold = self._look()
+        return self.store
+
     def preload(self) -> None:
         """Read the store before anybody asks: the first `refresh` then tells what this found."""
         with self._lock:
@@ -90,13 +107,18 @@ class Results:
 
     def refresh(self) -> Freshness:
         """Look whether the store has changed, and copy it if so. Never raises for a store that cannot be read:
-        until it can, the published figures are there."""
+        until it can, the published figures, or the preview, are there."""
         with self._lock:
             found, self._untold = self._untold or self._look(), None
             return found
 
     def _look(self) -> Freshness:
         problem = None
+        preview, self._preview = self._preview, None
+        self._previewing = preview is not None and not self.path.exists()
+        if preview is not None and self._previewing:
+            self._meanwhile = preview()
+            return Freshness(True)
         try:
             if self._prepare is not None:
                 problem, self._prepare = self._prepare(self.store), None
@@ -106,19 +128,21 @@ class Results:
                 self._mirror = Mirror(self.store)
             changed = self._mirror.refresh()
         except StoreError as error:
-            fresh = not self._filled and self._published is None
+            fresh = not self._filled and self._meanwhile is None
             if fresh:
-                self._published = _published_only()
+                from store.shipping import preview as published
+
+                self._meanwhile = published()
             return Freshness(fresh, str(error))
         busy = self._mirror.busy
         if changed:
-            self._published = None
+            self._meanwhile = None
         return Freshness(changed, str(busy) if busy else problem)
 
     @property
     def ready(self) -> bool:
         """Whether there is anything to ask yet."""
-        return self._filled or self._published is not None
+        return self._filled or self._meanwhile is not None
 
     @property
     def large(self) -> bool:
@@ -131,9 +155,9 @@ class Results:
 
     def query(self, statement: Statement) -> pa.Table:
         """Ask the copy in memory; `refresh` must have run once."""
-        published = self._published
-        if not self._filled and published is not None:
-            cursor = published.cursor()
+        meanwhile = self._meanwhile
+        if not self._filled and meanwhile is not None:
+            cursor = meanwhile.cursor()
             try:
                 return cursor.sql(statement.sql, params=statement.parameters).to_arrow_table()
             finally:
@@ -184,7 +208,7 @@ class Results:
         with self._lock:
             if self._mirror is not None:
                 self._mirror.close()
-            self._published = None
+            self._meanwhile = None
 
 
 def _page(
@@ -230,13 +254,3 @@ def _settled() -> pa.Array:
     import pyarrow as pa
 
     return pa.array(["complete", "published"])
-
-
-def _published_only() -> DuckDBPyConnection:
-    """A store in memory with nothing but what every new store has: the published figures."""
-    from store.connection import memory
-    from store.migrate import migrate
-
-    con = memory()
-    migrate(con, where="memory")
-    return con

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models import home as home_of_files
-from models.weights import catalogue
-from store import shipping
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,9 @@ class Settings:
     @property
     def weights_folders(self) -> list[Path]:
         """Where weights are looked for, in order: a person's own, then those that come with the package."""
+        from models.weights import catalogue
+        from store import shipping
+
         return [self.weights, *([catalogue.shipped_folder()] if shipping.wanted() else [])]
 
     @property

@@ -6,6 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from explorer.settings import Settings
     from store.connection import Store
 
@@ -38,3 +40,10 @@ def provide(settings: Settings, store: Store) -> str | None:
     except StoreError as error:
         return f"the results that come with the package are not shown: {error}"
     return None
+
+
+def preview(settings: Settings) -> DuckDBPyConnection:
+    """What the store will show once it is made: see `store.shipping.preview`."""
+    from store import shipping
+
+    return shipping.preview(shipping.FOLDER if settings.is_default_store and shipping.wanted() else None)

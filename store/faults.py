@@ -104,6 +104,11 @@ def translate(error: BaseException, path: Path) -> StoreError | None:
         return denied(path)
     if "Is a directory" in text or isinstance(error, IsADirectoryError):
         return ForeignStore(f"{path} is a folder, not a results store: give the path of a file.")
+    if "Not a directory" in text or isinstance(error, NotADirectoryError | FileExistsError):
+        return StoreError(
+            f"the results store {path} cannot be made: a file stands where a folder of that path should be; "
+            "check --store and NASROB_HOME."
+        )
     if _has(text, _NEWER):
         return StoreTooNew(
             f"the results store {path} was written by a newer DuckDB than the one installed here: "

@@ -171,8 +171,13 @@ class Mirror:
         if copy is None or copy.materialised:
             return
         with self._using() as cursor:
-            cursor.execute("CREATE TABLE materialised AS FROM tradeoff")
-            with transaction(cursor):
-                cursor.execute("DROP VIEW tradeoff")
-                cursor.execute("ALTER TABLE materialised RENAME TO tradeoff")
+            materialise(cursor)
         copy.materialised = True
+
+
+def materialise(con: DuckDBPyConnection) -> None:
+    """Make `tradeoff` a table of a database that does not change any more; nobody sees it without."""
+    con.execute("CREATE TABLE materialised AS FROM tradeoff")
+    with transaction(con):
+        con.execute("DROP VIEW tradeoff")
+        con.execute("ALTER TABLE materialised RENAME TO tradeoff")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from store.fetch import one
 
@@ -34,8 +35,13 @@ def reference_sha256() -> str:
 @cache
 def view_sql(*, comments: bool = True) -> str:
     """The statements that create every view and macro, in dependency order, with or without those that comment them."""
-    lines = "\n".join(text for _, text in texts("views", ".sql")).splitlines()
-    return "\n".join(line for line in lines if comments or not line.startswith("COMMENT ON "))
+    text = "\n".join(text for _, text in texts("views", ".sql"))
+    return text if comments else without_comments(text)
+
+
+def without_comments(sql: str) -> str:
+    """Statements of ours without those that comment what they make, which take most of the time; each is a line."""
+    return "\n".join(line for line in sql.splitlines() if not line.startswith("COMMENT ON "))
 
 
 def stored_reference(con: DuckDBPyConnection, prefix: str = "") -> str | None:
@@ -54,7 +60,7 @@ def refresh_reference(con: DuckDBPyConnection) -> None:
     ours = [item for item in _objects(con) if item not in theirs]
     for name, value in ((_OBJECTS, "\n".join(ours)), (_REFERENCE, reference_sha256())):
         con.execute("INSERT OR REPLACE INTO store_properties VALUES (?, ?)", [name, value])
-    _load_published(con)
+    load_published(con)
 
 
 def texts(folder: str, suffix: str) -> list[tuple[str, str]]:
@@ -77,7 +83,8 @@ def _objects(con: DuckDBPyConnection) -> list[str]:
     return sorted(text for (text,) in rows)
 
 
-def _load_published(con: DuckDBPyConnection) -> None:
+def load_published(con: DuckDBPyConnection) -> None:
+    """Replace the published figures by this version's."""
     publications = _read_csv("publications.csv")
     lineages = {row["architecture"]: row["lineage"] for row in _read_csv("lineages.csv")}
     results: list[dict[str, str | None]] = []
@@ -145,15 +152,17 @@ def _decimal(fraction: str | None) -> str | None:
 
 def _insert(con: DuckDBPyConnection, table: str, rows: list[dict[str, str | None]]) -> None:
     """Insert rows of text (None for empty) in one statement; DuckDB casts to the types of the columns."""
-    import pyarrow as pa
-
     names = list(dict.fromkeys(name for row in rows for name in row))
-    columns: dict[str, Any] = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
-    con.register("_rows", pa.table(columns))
-    try:
-        con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM _rows")
-    finally:
-        con.unregister("_rows")
+    # By JSON: to hand over an Arrow table would load Arrow, which takes longer than all else here.
+    fields = ", ".join(f"'$.{name}'" for name in names)
+    con.execute(
+        f"""
+        INSERT INTO {table} ({", ".join(names)})
+        SELECT {", ".join(f"cells[{i}]" for i in range(1, len(names) + 1))}
+        FROM (SELECT json_extract_string(unnest(?::JSON[]), [{fields}]) AS cells)
+        """,
+        [[json.dumps(row) for row in rows]],
+    )
 
 
 def _read_csv(name: str) -> list[dict[str, str | None]]:

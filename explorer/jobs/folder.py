@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from explorer.errors import ExplorerError
-from explorer.jobs import training
-from explorer.jobs.request import Request
-from explorer.jobs.training import TrainingRequest
+from explorer.jobs.request import Request, is_training
+
+if TYPE_CHECKING:
+    from explorer.jobs.training import TrainingRequest
 
 #: queued: written, its process not up yet; interrupted: the process died without saying so (kill -9, a reboot).
 State = Literal["queued", "running", "complete", "failed", "cancelled", "interrupted"]
@@ -64,8 +65,11 @@ class Job:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise ExplorerError(f"cannot read {path}: {error.strerror or error}.") from None
-        trains = training.is_training(text)
-        return TrainingRequest.from_json(text, path) if trains else Request.from_json(text, path)
+        if not is_training(text):
+            return Request.from_json(text, path)
+        from explorer.jobs.training import TrainingRequest
+
+        return TrainingRequest.from_json(text, path)
 
     def append(self, kind: str, **data: Any) -> Event:
         """Add an event; a line is written whole or, if the disk is full, raises `ExplorerError`."""

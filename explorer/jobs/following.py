@@ -10,13 +10,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from explorer.errors import ExplorerError
 from explorer.jobs.folder import START_GRACE, Event, Job, State, Tail, all_jobs
-from explorer.jobs.request import Request
-from explorer.jobs.training import StepKind, TrainingRequest
+from explorer.jobs.request import Request, StepKind
 from models.errors import ModelsError
+
+if TYPE_CHECKING:
+    from explorer.jobs.training import TrainingRequest
 
 #: queued: not begun; running; complete; partial: stopped before the end; failed.
 EvaluationState = Literal["queued", "running", "complete", "partial", "failed"]
@@ -326,7 +328,7 @@ def _begin(job: Job) -> JobProgress | None:
             return None
         return JobProgress(job.number, job.folder, str(error), "", state="interrupted")
     trainings: tuple[TrainingProgress, ...] = ()
-    if isinstance(request, TrainingRequest):
+    if not isinstance(request, Request):
         try:
             trainings = tuple(
                 TrainingProgress(s.number, s.order.architecture.canonical, s.order.seed, s.kind, epochs=s.epochs)

@@ -6,7 +6,7 @@ import json
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from explorer.errors import ExplorerError
 from models.attacks import registry as attacks
@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from models.attacks.forwarding import Speed
 
 VERSION = 1
+
+#: A network of its own, a member of an ensemble, or the ensemble made of its members.
+StepKind = Literal["network", "member", "whole"]
+
+#: What the request of a job that trains says of itself.
+TRAINING = "training"
+
+
+def is_training(text: str) -> bool:
+    """Whether the content of a request asks for training (`explorer.jobs.training`); what is damaged does not."""
+    try:
+        return bool(json.loads(text)["kind"] == TRAINING)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from explorer import ensembles
 from explorer.errors import ExplorerError
-from explorer.jobs.request import Request, RequestedModel
+from explorer.jobs.request import TRAINING, Request, RequestedModel, StepKind
 from explorer.training import Order
 from models.architectures import external
 from models.architectures import registry as architectures
@@ -25,11 +25,6 @@ from models.ensembles import composition
 from models.errors import InvalidSpec, ModelsError
 from models.specs import AttackSpec, format_option
 
-#: A network of its own, a member of an ensemble, or the ensemble made of its members.
-StepKind = Literal["network", "member", "whole"]
-
-#: What `request.json` says of itself.
-KIND = "training"
 VERSION = 1
 
 
@@ -166,7 +161,7 @@ class TrainingRequest:
                 )
 
     def to_json(self) -> str:
-        data: dict[str, Any] = {"kind": KIND, **asdict(self)}
+        data: dict[str, Any] = {"kind": TRAINING, **asdict(self)}
         if self.then is not None:
             data["then"]["attacks"] = [attack.to_dict() for attack in self.then.attacks]
         return json.dumps(data, indent=2)
@@ -178,7 +173,7 @@ class TrainingRequest:
             data: dict[str, Any] = json.loads(text)
             if data["version"] != VERSION:
                 raise ExplorerError(f"{path} is a request of version {data['version']}; this software reads {VERSION}.")
-            if data.pop("kind") != KIND:
+            if data.pop("kind") != TRAINING:
                 raise ValueError("it is no request to train")
             data["orders"] = tuple(RequestedTraining(**order) for order in data["orders"])
             for order in data["orders"]:
@@ -335,14 +330,6 @@ class TrainingRequest:
         words += ["--threads", str(self.threads)] if self.threads is not None else []
         words += ["--data-root", self.data_root] if self.data_root else []
         return [*words, "--store", self.store]
-
-
-def is_training(text: str) -> bool:
-    """Whether the content of a request asks for training; what is damaged does not."""
-    try:
-        return bool(json.loads(text)["kind"] == KIND)
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def _few(names: list[str]) -> str:

@@ -19,7 +19,7 @@ from textual.app import App, SystemCommand
 from textual.screen import Screen
 from textual.signal import Signal
 
-from explorer import actions, ensemblelist, errors
+from explorer import actions, errors
 from explorer.errands import Errands
 from explorer.jobs.following import Board, JobProgress
 from explorer.results import Freshness, Results
@@ -137,6 +137,8 @@ class NasrobApp(App[None]):
 
         Raises `ExplorerError` while the same is under way.
         """
+        from explorer import ensemblelist
+
         command = (*words, *ensemblelist.places(self.settings))
         if self.errands.going(command):
             raise errors.ExplorerError("that is under way already: 2 shows its jobs.")

@@ -128,7 +128,7 @@ class EnsembleScreen(Screen[None]):
 
     async def _look(self) -> None:
         """The evaluations, then the one that is shown. A busy store is asked again."""
-        store = self.nasrob.results.store
+        store = await asyncio.to_thread(self.nasrob.results.made_store)
         try:
             rows = await asyncio.to_thread(ensembleresults.evaluations, store, self.architecture, self.sha256)
             self.post_message(self.Found(rows))

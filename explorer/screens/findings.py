@@ -126,11 +126,12 @@ class FindingsScreen(Screen[None]):
         from explorer import findings
 
         try:
+            store = await asyncio.to_thread(self.nasrob.results.made_store)
             while self._stale:
                 self._stale = False
                 began = time.monotonic()
                 try:
-                    found = await asyncio.to_thread(findings.compute, self.nasrob.results.store)
+                    found = await asyncio.to_thread(findings.compute, store)
                 except StoreError as error:
                     self._stale = isinstance(error, StoreBusy)
                     self.post_message(self.Computed(self.findings, str(error)))

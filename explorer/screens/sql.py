@@ -114,10 +114,9 @@ class SqlScreen(Screen[None]):
     async def _run(self, query: str) -> None:
         from store import run_query
 
+        store = await asyncio.to_thread(self.nasrob.results.made_store)
         try:
-            result = await asyncio.to_thread(
-                run_query, self.nasrob.results.store, query, max_rows=MOST, timeout=SECONDS
-            )
+            result = await asyncio.to_thread(run_query, store, query, max_rows=MOST, timeout=SECONDS)
         except StoreError as error:
             self.post_message(self.Answered(None, str(error)))
             return

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from explorer import settings, shipped
 from explorer.reproduction import command
-from explorer.results import Results
+from explorer.results import Freshness, Results
+from explorer.tradeoff import Statement
 from models.weights import catalogue
 from models.weights.files import load_model
 from store import Store, results, shipping
@@ -21,6 +23,8 @@ Cli = Callable[..., tuple[int, str, str]]
 #: Verdicts this close to the border may differ on other hardware, and of the others so many: a sign of a gradient that
 #: rounds the other way leads an attack along another path.
 BORDER, OTHERWISE = 1e-3, 0.006
+
+EVERYTHING = Statement("FROM tradeoff ORDER BY row_key", [])
 
 
 @pytest.fixture
@@ -60,8 +64,6 @@ def test_it_can_be_hidden(home: Path, cli: Cli) -> None:
 
 
 def test_the_app_sees_it_at_its_first_look(visible: Path) -> None:
-    from functools import partial
-
     where = settings.load()
     found = Results(where.store, prepare=partial(shipped.provide, where))
     try:
@@ -69,6 +71,59 @@ def test_the_app_sees_it_at_its_first_look(visible: Path) -> None:
         assert found._mirror.count > 300
     finally:
         found.close()
+
+
+class TestPreview:
+    """Making the store of a new home takes most of a second; its rows are shown before."""
+
+    @pytest.fixture
+    def found(self, visible: Path) -> Iterator[Results]:
+        where = settings.load()
+        results = Results(where.store, prepare=partial(shipped.provide, where), preview=partial(shipped.preview, where))
+        yield results
+        results.close()
+
+    def test_shows_what_the_store_will_hold(self, found: Results) -> None:
+        assert found.refresh() == Freshness(True)
+        assert not found.path.exists()
+        before = found.query(EVERYTHING).to_pylist()
+        assert len(before) > 900
+        assert found.refresh() == Freshness(True)
+        assert found.path.exists()
+        assert found.query(EVERYTHING).to_pylist() == before
+        assert found.refresh() == Freshness(False)
+
+    def test_a_store_that_is_there_is_read_at_once(self, found: Results) -> None:
+        Store(found.path).ensure()
+        assert found.refresh().changed
+        assert found._mirror.count > 900
+
+    def test_whoever_asks_the_store_itself_makes_it(self, found: Results) -> None:
+        assert found.refresh().changed
+        assert rows(found.made_store(), "SELECT count(*) > 100000 FROM outcomes") == [(True,)]
+        assert found.refresh() == Freshness(True)  # is still told to the table
+        assert found._mirror.count > 900
+
+    def test_stays_when_the_store_cannot_be_made(self, found: Results) -> None:
+        assert found.refresh().changed
+        found.path.parent.parent.mkdir(parents=True, exist_ok=True)
+        found.path.parent.write_text("in the way of the folder")
+        fresh = found.refresh()
+        assert not fresh.changed
+        assert fresh.problem is not None
+        assert str(found.path.parent) in fresh.problem
+        assert len(found.query(EVERYTHING).to_pylist()) > 900
+
+    def test_without_what_ships_the_printed_figures_are_there(
+        self, found: Results, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
+        monkeypatch.setattr(shipping, "FOLDER", tmp_path)
+        assert found.refresh() == Freshness(True)
+        assert {row["source"] for row in found.query(EVERYTHING).to_pylist()} == {"published"}
+        fresh = found.refresh()
+        assert fresh.problem is not None
+        assert "damaged" in fresh.problem
 
 
 def test_damage_is_said_and_costs_nothing_else(

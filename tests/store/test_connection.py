@@ -196,10 +196,12 @@ class TestStrangers:
             visit(store, action)
         assert_one_clear_line(error, tmp_path)
 
-    def test_below_a_file(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("action", ["ensure", "read", "write"])
+    def test_below_a_file(self, tmp_path: Path, visit: Visit, action: str) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(StoreError) as error:
-            Store(tmp_path / "file" / "store.duckdb", timeout=1).ensure()
+        store = Store(tmp_path / "file" / "store.duckdb", timeout=1)
+        with pytest.raises(StoreError, match="a file stands where a folder") as error:
+            visit(store, action)
         assert_one_clear_line(error, tmp_path / "file")
 
     def test_an_empty_duckdb_database_becomes_a_store(self, tmp_path: Path) -> None:
