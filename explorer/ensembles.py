@@ -169,7 +169,7 @@ def pick(
         ]
     )
     path = trainer.settings.weights / entry.slug / f"{spec.canonical}-{which[:8]}.safetensors"
-    return trainer.combine(order, loaded, path)
+    return trainer.recalled(order, loaded, path) or trainer.combine(order, loaded, path)
 
 
 # -- looking into ------------------------------------------------------------------------------------------------------

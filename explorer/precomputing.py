@@ -17,12 +17,15 @@ from explorer import errors
 from explorer.errors import ExplorerError
 
 if TYPE_CHECKING:
+    from explorer.settings import Settings
+    from models.weights.catalogue import WeightsFile
     from store.connection import Store
 
 #: Whose results and weights come with the package.
 STUDIES = ("digits-cells", "digits-ensemble", "digits-parameters")
-#: Whose results alone do: their weights are made by `nasrob-tui study run`.
+#: Whose results alone do. Their weights are an archive beside the package, for `nasrob-tui weights import`.
 RESULTS_ONLY = ("fashion-mnist-cells",)
+OPTIONAL = Path(__file__).parents[1] / "models" / "weights" / "optional" / "fashion-mnist.zip"
 #: Ensembles of the studies' models: rule, and members by architecture.
 PICKED = (
     ("mean-logits", ("darts-random-0", "darts-random-1", "darts-random-2")),
@@ -46,13 +49,17 @@ def main(home: Path, studies: Sequence[str] = STUDIES, results_only: Sequence[st
             *("--format", "csv"),
         )
     from explorer import settings
-    from models.weights import catalogue
+    from models.weights import bundles, catalogue
     from store import Store, shipping
 
     where = settings.load()
-    n = shipping.export_results(Store(where.store), shipping.FOLDER)
+    store = Store(where.store)
+    n = shipping.export_results(store, shipping.FOLDER)
     print(f"{n} evaluations in {shipping.FOLDER}", file=sys.stderr)
-    _copy_weights(where.weights / "digits", catalogue.shipped_folder() / "digits", Store(where.store))
+    attacked = _attacked(store, catalogue.scan([where.weights]))
+    _copy_weights([f for f in attacked if f.record.dataset == "digits"], catalogue.shipped_folder() / "digits", where)
+    bundles.pack([f for f in attacked if f.record.dataset.startswith("fashion-mnist")], OPTIONAL)
+    print(f"{OPTIONAL.stat().st_size / 1e6:.1f} MB in {OPTIONAL}", file=sys.stderr)
 
 
 def _run(*words: str) -> None:
@@ -110,13 +117,15 @@ def _sampled() -> list[tuple[str, str]]:
     ]
 
 
-def _copy_weights(source: Path, goal: Path, store: Store) -> None:
-    """The weights of every model with results, but for members that are in an ensemble's file already."""
-    from models.weights import catalogue
-
+def _attacked(store: Store, files: Iterable[WeightsFile]) -> list[WeightsFile]:
+    """The files of models with results."""
     with store.read() as con:
         wanted = {row[0] for row in con.execute("SELECT DISTINCT model_sha256 FROM evaluations").fetchall()}
-    files = [file for file in catalogue.scan([source]) if file.record.tensors_sha256 in wanted]
+    return [file for file in files if file.record.tensors_sha256 in wanted]
+
+
+def _copy_weights(files: Sequence[WeightsFile], goal: Path, where: Settings) -> None:
+    """Copy them, but for members that are in an ensemble's file already, and the definitions of picked ensembles."""
     inside = {
         str(member["sha256"])
         for file in files
@@ -137,7 +146,7 @@ def _copy_weights(source: Path, goal: Path, store: Store) -> None:
     for file in files:
         name = file.record.architecture.partition("@")[0]
         if name.startswith("ensemble-"):
-            shutil.copyfile(source.parents[1] / "definitions" / f"{name}.json", definitions / f"{name}.json")
+            shutil.copyfile(where.home / "definitions" / f"{name}.json", definitions / f"{name}.json")
     print(f"{len(list(goal.iterdir()))} files of weights, {size / 1e6:.1f} MB, in {goal}", file=sys.stderr)
 
 

@@ -233,6 +233,17 @@ class Trainer:
         path = out.absolute() if out is not None else order.path(self.settings, self._images(order).fingerprint)
         return self.combine(order, members, path)
 
+    def recalled(self, order: Order, members: list[LoadedModel], path: Path) -> Trained | None:
+        """The ensemble at `path`, whose name says all that it is made of, where it has been put together before."""
+        record = catalogue.read_record(path) if path.exists() and not self.force else None
+        if record is None or record.architecture != order.architecture.canonical:
+            return None
+        if [member["sha256"] for member in record.members or ()] != [member.sha256 for member in members]:
+            return None
+        trained = Trained(record, path, fresh=False)
+        self._remember(trained, order)
+        return trained
+
     def combine(self, order: Order, members: list[LoadedModel], path: Path) -> Trained:
         """Make an ensemble of trained members, whatever they were trained with: tune its combiner where it has one,
         and write it to `path`.

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from models.weights.catalogue import WeightsFile, WeightsRecord
 
 app = typer.Typer(
-    help="List weights; add a checkpoint or show one.", invoke_without_command=True, rich_markup_mode=None
+    help="List weights; add a checkpoint, show one, export and import sets of them.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
 )
 
 #: Keys of weights in `--format json`, in this order. They are part of the interface: add, never change.
 LIST_KEYS = ("architecture", "dataset", "seed", "recipe", "clean_accuracy", "sha256", "origin", "created_at", "path")
+IMPORT_KEYS = ("architecture", "dataset", "seed", "clean_accuracy", "sha256", "path", "added")
+EXPORT_KEYS = ("architecture", "dataset", "seed", "clean_accuracy", "sha256", "path")
 ADD_KEYS = (
     "architecture",
     "dataset",
@@ -34,12 +38,21 @@ ADD_KEYS = (
     "warnings",
 )
 
+#: A model in a line.
+_SHORT = [
+    Column("architecture", "architecture"),
+    Column("dataset", "dataset"),
+    Column("seed", "seed"),
+    Column("clean_accuracy", "clean %", 1),
+    Column("short", "SHA-256"),
+]
+
 
 @app.callback()
 def list_(context: typer.Context, format: FormatOption = Format.table) -> None:
     """List the weights there are: architecture, dataset, seed, clean accuracy, SHA-256.
 
-    `add` takes a released checkpoint, `show` tells what is in a file.
+    `add` takes a released checkpoint, `show` tells what is in a file, `export` and `import` move sets of weights.
     """
     if context.invoked_subcommand is not None:
         return
@@ -54,18 +67,8 @@ def list_(context: typer.Context, format: FormatOption = Format.table) -> None:
             err=True,
         )
         return
-    columns = [
-        Column("architecture", "architecture"),
-        Column("dataset", "dataset"),
-        Column("seed", "seed"),
-        Column("recipe", "recipe"),
-        Column("clean_accuracy", "clean %", 1),
-        Column("short", "SHA-256"),
-        Column("file", "file"),
-    ]
+    columns = [*_SHORT[:3], Column("recipe", "recipe"), *_SHORT[3:], Column("file", "file")]
     rows = [_listed(file) for file in files]
-    if format is Format.table:
-        rows = [{**row, "short": row["sha256"][:12], "file": Path(row["path"]).name} for row in rows]
     render.print_rows(rows, form=format, columns=columns, names=LIST_KEYS)
 
 
@@ -81,6 +84,9 @@ def _listed(file: WeightsFile) -> dict[str, Any]:
         "origin": record.origin,
         "created_at": record.created_at,
         "path": str(file.path),
+        # for people
+        "short": record.tensors_sha256[:12],
+        "file": file.path.name,
     }
 
 
@@ -238,3 +244,66 @@ def show(
         {"what": key.replace("_", " "), "value": value} for key, value in row.items() if value not in (None, [], ())
     ]
     render.print_rows(lines, form=format, columns=[Column("what", "what"), Column("value", "value", align="left")])
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="A zip archive to write, or a folder.")],
+    arch: Annotated[
+        list[str] | None, typer.Option("--arch", help="Only those of this architecture, with any options. Repeatable.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only those trained on this dataset.")] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Copy trained weights with their records into an archive or a folder, for `import` on another machine."""
+    from explorer import render, settings
+    from explorer.errors import ExplorerError
+    from models.architectures import registry
+    from models.datasets import registry as datasets
+    from models.weights import bundles, catalogue
+
+    named = {registry.find(name).name for name in arch or ()}
+    wanted = datasets.find(dataset).name if dataset is not None else None
+    files = {
+        (file.record.tensors_sha256, file.record.architecture, file.record.dataset): file
+        for file in reversed(catalogue.scan(settings.load().weights_folders))
+        if (wanted is None or wanted in (file.record.dataset, file.record.dataset.partition("@")[0]))
+        and (not named or file.record.architecture.partition("@")[0] in named)
+    }
+    if not files:
+        raise ExplorerError("no weights are like that: `nasrob-tui weights` lists what there is.")
+    chosen = sorted(files.values(), key=lambda file: (file.record.dataset, file.path.name))
+    bundles.pack(chosen, target.expanduser())
+    _say(f"{len(chosen)} sets of weights in {target}")
+    render.print_rows([_listed(file) for file in chosen], form=format, columns=_SHORT, names=EXPORT_KEYS)
+
+
+@app.command("import")
+def import_(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Archives, folders or files of `export`, or addresses.")
+    ],
+    format: FormatOption = Format.table,
+) -> None:
+    """Take in weights that have records: what `export` wrote, or another machine's weights folder.
+
+    Every file is checked: it must be the model that it says, tensor by tensor. What is here already stays as it is.
+    """
+    from explorer import errors, render, settings
+    from explorer.cli.streams import foreign_code
+    from models.weights import bundles, catalogue
+
+    home = settings.load()
+    rows: list[dict[str, Any]] = []
+    refused = 0
+    for source in sources:
+        with foreign_code():
+            for brought in bundles.bring(source, home.weights, catalogue.scan(home.weights_folders)):
+                if brought.file is None:
+                    refused += 1
+                    _say(f"not taken: {brought.problem}")
+                    continue
+                rows.append({**_listed(brought.file), "added": brought.new})
+    render.print_rows(rows, form=format, columns=[*_SHORT, Column("added", "added")], names=IMPORT_KEYS)
+    if refused:
+        raise typer.Exit(errors.FAILED)
