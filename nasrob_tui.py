@@ -38,8 +38,11 @@ def main() -> None:
     if problem:
         print(problem, file=sys.stderr)
         raise SystemExit(2)
-    from explorer.cli import run
-
+    try:
+        from explorer.cli import run
+    except KeyboardInterrupt:
+        print("nasrob-tui: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
     raise SystemExit(run())
 
 

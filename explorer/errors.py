@@ -31,6 +31,15 @@ def exit_code_of(error: BaseException) -> int | None:
         return USAGE
     if isinstance(error, ModelsError):
         return FAILED
-    if isinstance(error, KeyboardInterrupt):
+    if is_interruption(error):
         return INTERRUPTED
     return None
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether somebody pressed ctrl-C; DuckDB, in the middle of a statement, reports that as errors of its own."""
+    return (
+        isinstance(error, KeyboardInterrupt)
+        or type(error).__name__ == "InterruptException"
+        or (isinstance(error, RuntimeError) and str(error) == "Query interrupted")
+    )

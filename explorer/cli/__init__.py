@@ -117,7 +117,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
             traceback.print_exception(error)
             return errors.FAILED if code is None else code
-        message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        message = "interrupted" if errors.is_interruption(error) else str(error)
         print(f"nasrob-tui: {message}", file=sys.stderr)
         return code
     return errors.OK

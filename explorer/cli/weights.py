@@ -162,7 +162,9 @@ def add(
         path = there.path
         _say(f"these tensors are here already: {path} (--force writes them again)")
     else:
-        path = there.path if there is not None and name is None else path
+        # What comes with the package is never written to.
+        own = there if there is not None and there.path.is_relative_to(home.weights) else None
+        path = own.path if own is not None and name is None else path
         _refuse_other(path, matched, force)
         measured = None
         if measure:
@@ -173,8 +175,8 @@ def add(
             warnings.append(measured.warning)
             _say(f"warning: {measured.warning}")
         record = adding.keep(matched, measured, path, earlier=there.record if there is not None else None)
-        if there is not None and there.path != path:
-            there.path.unlink(missing_ok=True)
+        if own is not None and own.path != path:
+            own.path.unlink(missing_ok=True)
     assert record is not None
     row = {**_added(record, path), "added": there is None or force, "warnings": warnings}
     columns = [

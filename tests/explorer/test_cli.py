@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from explorer import errors
 from tests import generate_docs
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -188,3 +189,23 @@ def test_exit_code_of_every_kind_of_error() -> None:
     for code, found in expected.items():
         for error in found:
             assert exit_code_of(error) == code, type(error)
+
+
+@pytest.mark.parametrize("how", ["signal", "interrupt()"])
+def test_ctrl_c_in_the_middle_of_a_statement_is_an_interruption(how: str) -> None:
+    """DuckDB reports it in two ways of its own, neither of them a KeyboardInterrupt."""
+    import _thread
+    import threading
+
+    import duckdb
+
+    con = duckdb.connect()
+    timer = threading.Timer(0.3, _thread.interrupt_main if how == "signal" else con.interrupt)
+    timer.start()
+    try:
+        with pytest.raises(Exception, match=r"(?i)interrupted") as caught:
+            con.execute("SELECT count(*) FROM range(100000000000) AS t(i) WHERE i % 3 = 1").fetchall()
+    finally:
+        timer.join()
+    assert errors.exit_code_of(caught.value) == errors.INTERRUPTED
+    assert errors.exit_code_of(RuntimeError("anything else")) is None

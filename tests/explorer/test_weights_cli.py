@@ -409,3 +409,19 @@ def test_blocks_that_nobody_printed_are_read_off_the_weights(run: Cli, tmp_path:
     assert code == 0, err
     assert "assumed: " in err
     assert json.loads(out)[0]["architecture"] == spec.canonical
+
+
+@pytest.mark.parametrize("name", [[], ["--name", "mine"]], ids=["same name", "another name"])
+def test_what_comes_with_the_package_is_never_written_to(
+    run: Cli, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: list[str], trained: Path
+) -> None:
+    shipped = tmp_path / "shipped" / "digits" / trained.name
+    shipped.parent.mkdir(parents=True)
+    shipped.write_bytes(trained.read_bytes())
+    before = (shipped.read_bytes(), shipped.stat().st_mtime_ns)
+    monkeypatch.setattr(catalogue, "shipped_folder", lambda: tmp_path / "shipped")
+    monkeypatch.setenv("NASROB_SHIPPED", "on")
+    code, out, _ = run("add", str(trained), "--force", *name, *ADD)
+    assert code == 0
+    assert Path(rows(out)[0]["path"]).is_relative_to(home / "weights")
+    assert (shipped.read_bytes(), shipped.stat().st_mtime_ns) == before
