@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from explorer.settings import Settings
     from store.connection import Store
+    from store.errors import StoreError
 
 
 def open_store(settings: Settings) -> Store:
@@ -19,15 +20,23 @@ def open_store(settings: Settings) -> Store:
     stderr and is no error: the store without them is still a person's own.
     """
     from store import Store
+    from store.errors import ShippedDamaged
 
     found = Store(settings.store)
-    if (problem := provide(settings, found)) is not None:
-        print(f"nasrob-tui: {problem}", file=sys.stderr)
+    error = _provide(settings, found)
+    # Where there can be no store at all, whoever reads it says so.
+    if error is not None and (isinstance(error, ShippedDamaged) or found.path.exists()):
+        print(f"nasrob-tui: {_sentence(error)}", file=sys.stderr)
     return found
 
 
 def provide(settings: Settings, store: Store) -> str | None:
     """Take the shipped results into the store of the home folder, once; returns a sentence where they cannot be."""
+    error = _provide(settings, store)
+    return None if error is None else _sentence(error)
+
+
+def _provide(settings: Settings, store: Store) -> StoreError | None:
     from store.errors import StoreBusy, StoreError
     from store.shipping import provide_shipped
 
@@ -38,8 +47,12 @@ def provide(settings: Settings, store: Store) -> str | None:
     except StoreBusy:
         return None  # next time
     except StoreError as error:
-        return f"the results that come with the package are not shown: {error}"
+        return error
     return None
+
+
+def _sentence(error: StoreError) -> str:
+    return f"the results that come with the package are not shown: {error}"
 
 
 def preview(settings: Settings) -> DuckDBPyConnection:

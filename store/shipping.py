@@ -238,7 +238,11 @@ def _take_in(con: DuckDBPyConnection, folder: Path, tables: dict[str, set[str]],
                 con.execute(f"{source} WHERE evaluation_id IN (SELECT unnest($new::TEXT[]))", only)
             else:  # on a new store, where it counts: half the time
                 con.execute(source, {"file": files[table]})
-    except (duckdb.ConstraintException, duckdb.ConversionException, duckdb.BinderException) as error:
+    except duckdb.Error as error:
+        # Those that are about the store, the machine or an impatient person are not the folder's fault.
+        ours = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.InternalException, duckdb.InterruptException)
+        if isinstance(error, ours):
+            raise
         raise _damaged(folder, " ".join(str(error).split("\n")[0].split())) from error
     con.execute("INSERT INTO store_properties VALUES (?, ?)", [name, str(len(new))])
     return len(new)

@@ -137,6 +137,15 @@ def test_damage_is_said_and_costs_nothing_else(
     assert {row["source"] for row in json.loads(out)} == {"published"}
 
 
+def test_where_no_store_can_be_made_it_is_said_once(visible: Path, cli: Cli) -> None:
+    visible.parent.mkdir(parents=True, exist_ok=True)
+    visible.write_text("in the way of the folder")
+    code, _, err = cli("tradeoff")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "a file stands where a folder" in err
+
+
 def test_every_model_on_digits_has_its_weights_here(packaged: Store) -> None:
     """By file or as a member of an ensemble's file, under the SHA-256 that its results are stored with."""
     files = catalogue.scan([catalogue.shipped_folder()])

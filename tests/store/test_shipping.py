@@ -302,11 +302,22 @@ def no_parquet(folder: Path) -> None:
     change_manifest(folder, {"models": {"sha256": hashlib.sha256(b"something else").hexdigest()}})
 
 
+def torn_page(folder: Path) -> None:
+    """A Parquet file whose pages are noise behind a footer and a hash that are right."""
+    path = folder / "outcomes.parquet"
+    content = bytearray(path.read_bytes())
+    length = int.from_bytes(content[-8:-4], "little")
+    content[4 : len(content) - 8 - length] = b"\xaa" * (len(content) - 12 - length)
+    path.write_bytes(content)
+    change_manifest(folder, {"outcomes": {"rows": 0, "sha256": hashlib.sha256(content).hexdigest()}})
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "outcomes.parquet is not as it was written": truncate,
     "evaluations.parquet is not as it was written": flip,
     "models.parquet cannot be read": no_parquet,
     "attacks.parquet is missing": lambda folder: (folder / "attacks.parquet").unlink(),
+    "are damaged": torn_page,
     "manifest.json is missing": lambda folder: (folder / "manifest.json").unlink(),
     "manifest.json cannot be read": lambda folder: (folder / "manifest.json").write_text('{"tables": [1]}'),
     "Constraint Error": lambda folder: rewrite(folder, "outcomes", "SELECT * REPLACE (NULL AS robust) FROM old"),
