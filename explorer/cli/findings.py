@@ -62,6 +62,7 @@ CSV_KEYS = (
     "best_p_adjusted",
     "cautions",
     "evaluation_ids",
+    "design",
 )
 
 #: Cells of a line where it has no limit, and at most: longer lines are hard to read.
@@ -147,7 +148,7 @@ def _overview(found: Sequence[Finding]) -> Iterator[str]:
 
 
 def _details(c: Comparison, width: int) -> Iterator[str]:
-    """A comparison: where, the two groups, the effect, the best of each, and what to be careful about."""
+    """A comparison: where, the two groups, the effect, the best of each, the design, and what to be careful about."""
     from explorer.findings import judging
     from explorer.findings.model import GROUPS
 
@@ -160,6 +161,8 @@ def _details(c: Comparison, width: int) -> Iterator[str]:
     yield from _wrapped("     effect           ", judging.effect_said(c), width)
     if c.best is not None:
         yield from _wrapped("     best of each     ", judging.best_said(c.best), width)
+    if c.design is not None:
+        yield from _wrapped("     design           ", c.design.said, width)
     for caution in c.cautions:
         yield from _wrapped("     ! ", caution, width)
 
@@ -185,6 +188,7 @@ def _csv_rows(one: Finding) -> Iterator[dict[str, Any]]:
             "title": one.claim.title,
             "verdict": one.published_verdict if c.source == "published" else one.verdict,
             "cautions": "; ".join(c.cautions),
+            "design": c.design.said if c.design is not None else None,
             "evaluation_ids": " ".join(c.evaluation_ids),
         }
         for side, group in (("a", c.a), ("b", c.b)):

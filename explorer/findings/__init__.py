@@ -34,7 +34,7 @@ def compute(store: Store, *, numbers: Sequence[int] = (), dataset: str | None = 
     book = rules.load()
     claims = [claim for claim in book.claims if not numbers or claim.number in numbers]
     attacks = sorted({attack for claim in claims for attack in claim.attacks})
-    found = evidence.gather(store, book.publication, attacks, book.groups, dataset)
+    found = evidence.gather(store, book, attacks, dataset)
     return [_finding(store, claim, found, book) for claim in claims]
 
 
@@ -61,7 +61,7 @@ def _finding(store: Store, claim: Claim, found: Evidence, book: Rules) -> Findin
         verdict=verdict,
         why=why if measured else _nothing(rows),
         would_decide=judging.would_decide(claim, measured, rows, book) if verdict == "undecided" else None,
-        notes=_notes(claim, rows, found, book) + _reach(claim, verdict, measured),
+        notes=_notes(claim, rows, measured, found, book) + _reach(claim, verdict, measured),
     )
 
 
@@ -79,7 +79,9 @@ def _reach(claim: Claim, verdict: str, measured: Sequence[Comparison]) -> tuple[
     return ()
 
 
-def _notes(claim: Claim, rows: Sequence[Result], found: Evidence, book: Rules) -> tuple[str, ...]:
+def _notes(
+    claim: Claim, rows: Sequence[Result], measured: Sequence[Comparison], found: Evidence, book: Rules
+) -> tuple[str, ...]:
     """What was left out of the measured comparisons, and what is not known of the rest."""
     from explorer.findings import comparing
 
@@ -87,13 +89,21 @@ def _notes(claim: Claim, rows: Sequence[Result], found: Evidence, book: Rules) -
         return len({(r.model, r.architecture_id) for r in results if comparing.concerns(claim, r, book)})
 
     ungrouped = [r for r in rows if not r.group] if claim.number != 4 else []
+    used = {identity for c in measured for identity in c.evaluation_ids}
+    unknown = [r for r in rows if r.training is None and r.evaluation_id in used]
     counted = (
         (models(found.left_out), "trained on adversarial examples left out: the claims are about standard training"),
         (models(found.members), "that are members of a sampled ensemble left out"),
         (models(ungrouped), "in none of the claim's groups left out"),
-        (models([r for r in rows if r.unknown_recipe]), "whose training is not known used"),
+        (models(unknown), "whose training is not known used"),
     )
     notes = [f"{n} model{'s' * (n != 1)} {what}." for n, what in counted if n]
+    other = sum(comparing.concerns(claim, r, book) for r in found.misnormalised)
+    if other:
+        notes.append(
+            f"{other} evaluation{'s' * (other != 1)} with another normalisation left out: each model counts with the "
+            "one that it is most accurate with without attack."
+        )
     if any(r.top_k == 1 and found.top_k.get(r.dataset, 1) > 1 for r in rows):
         notes.append(
             "The printed ImageNet figures are top-5; measured ones are so only where every evaluation says it."

@@ -1,5 +1,6 @@
 """From results to comparisons of groups: only what was measured by one attack configuration, on the same examples, in
-one threat space, is ever compared. Adjusted for several comparisons within a claim; what each says about the claim.
+one threat space, is ever compared, and of that the networks that are most alike in size and training. Adjusted for
+several comparisons within a claim; what each says about the claim.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from statistics import fmean
 import numpy as np
 
 from explorer.findings import inference
+from explorer.findings.designs import Alike, alike, recipe_said
 from explorer.findings.evidence import Evidence, Result
 from explorer.findings.inference import Sample, Tested
 from explorer.findings.model import Best, Claim, Comparison, Group, Member, Outcome, Part
@@ -19,7 +21,7 @@ from explorer.findings.rules import Rule, Rules
 
 #: Two groups whose sizes or clean accuracies differ by more than this are not alike.
 _SIZE_FACTOR, _CLEAN_POINTS = 2.0, 5.0
-#: Architectures without which a bootstrap of tau excludes nothing.
+#: Architectures in lines of several sizes without which a bootstrap of tau excludes nothing.
 _LEAST_LINE = 5
 
 #: Asks the store for pairs of evaluations: rows of the macro `paired`.
@@ -68,14 +70,17 @@ def _top_k(rows: list[Result], evidence: Evidence) -> list[Result]:
 # -- groups ------------------------------------------------------------------------------------------------------------
 
 
-def _group(name: str, rows: Sequence[Result], *, sizes: bool = False) -> Group:
-    """The topologies in some results, each with the mean over its training seeds and sizes: widths and depths of one
-    network are no further topologies. With `sizes` each of them counts.
+def _group(name: str, rows: Sequence[Result]) -> Group:
+    """The topologies in some results, each with the mean over its training seeds, and over its sizes where those could
+    not be held alike: widths and depths of one network are no further topologies.
     """
-    by_architecture: dict[str, list[Result]] = defaultdict(list)
+    by_topology: dict[str, list[Result]] = defaultdict(list)
     for row in rows:
-        by_architecture[row.architecture_id if sizes else row.architecture].append(row)
-    members = tuple(_member(runs) for _, runs in sorted(by_architecture.items()))
+        by_topology[row.topology].append(row)
+    return _group_of(name, [_member(runs) for _, runs in sorted(by_topology.items())], rows)
+
+
+def _group_of(name: str, members: Sequence[Member], rows: Sequence[Result]) -> Group:
     best = max(members, key=lambda m: m.best_robust)
     sample = sample_of(members, rows)
     return Group(
@@ -89,7 +94,8 @@ def _group(name: str, rows: Sequence[Result], *, sizes: bool = False) -> Group:
         mean_clean=_mean([m.clean for m in members]),
         # Printed sizes are missing here and there: a mean of some would pass for that of all.
         mean_params=_mean([m.params for m in members]) if all(m.params for m in members) else None,
-        members=members,
+        members=tuple(members),
+        recipe=recipe_said(rows),
     )
 
 
@@ -99,7 +105,7 @@ def _member(runs: Sequence[Result]) -> Member:
     std = first.robust_std if first.source == "published" else Sample.of(values).std
     return Member(
         architecture=first.architecture,
-        architecture_id=first.architecture_id,
+        architecture_id=best.architecture_id,
         lineage=first.lineage,
         n_models=len({run.model for run in runs}) if first.runs is None else first.runs,
         robust=fmean(values),
@@ -132,41 +138,64 @@ def _groups(part: Part, rows: Sequence[Result], rule: Rule) -> Comparison | None
     other = [row for row in rows if row.group == part.other]
     if not favoured or not other:
         return None
-    a, b = _group(part.favoured, favoured), _group(part.other, other)
-    first, second = sample_of(a.members, favoured), sample_of(b.members, other)
+    kept = alike(favoured, other)
+    a, b = _group(part.favoured, kept.a), _group(part.other, kept.b)
+    first, second = sample_of(a.members, kept.a), sample_of(b.members, kept.b)
+    room = _room(a, b, rule)
     if part.measure == "spread":
         if not (a.n_architectures > 1 and b.n_architectures > 1):
             return None
         tested = inference.spread(first, second, least=rule.least_ratio)
+        if not room:
+            # Near the ends of the scale there is no place for a spread, in whichever group that is.
+            low, high = rule.room
+            why = f"no test: a mean outside {low:g} to {high:g} %, where spreads are squeezed"
+            tested = replace(tested, test=why, p_value=None, p_small=None)
     else:
         tested = inference.difference(first, second, least=rule.least_points)
+        if not room:
+            tested = replace(tested, p_small=None)
+    return _comparison(part, kept, a, b, tested, rule)
+
+
+def _room(a: Group, b: Group, rule: Rule) -> bool:
+    """Whether both means are far enough from the ends of the scale for a small effect to be evidence."""
     low, high = rule.room
-    roomy = part.measure == "spread" or (low <= a.mean <= high and low <= b.mean <= high)
-    return _comparison(part, [*favoured, *other], a, b, tested, roomy, rule)
+    return low <= a.mean <= high and low <= b.mean <= high
 
 
 def _tau(part: Part, rows: Sequence[Result], rules: Rules) -> Comparison | None:
-    """Robust accuracy against parameters within lines of designs, on one side of the turn; None without a pair."""
+    """Robust accuracy against parameters within lines of designs that were trained by one recipe, on one side of the
+    turn; None without a pair of sizes."""
     turn, below = rules.rule.turn * 1e6, part.favoured == "below"
-    inside = [r for r in rows if r.group != "ensemble" and r.params is not None and (r.params <= turn) == below]
-    if not inside:
+    inside = [r for r in rows if not r.ensemble and r.params is not None and (r.params <= turn) == below]
+    lines: dict[tuple[str, str], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for row in inside:
+        recipe = row.training.identity if row.training is not None else ""
+        lines[row.line, recipe][row.architecture_id].append(row)
+    found: list[tuple[list[Member], list[Result]]] = []
+    for sizes in lines.values():
+        members = [_member(runs) for _, runs in sorted(sizes.items())]
+        if len({member.params for member in members}) > 1:
+            found.append((members, [run for runs in sizes.values() for run in runs]))
+    used = [row for _, runs in found for row in runs]
+    if not used:
         return None
-    group = _group(part.favoured, inside, sizes=True)
-    lines: dict[str, list[Member]] = defaultdict(list)
-    for member in group.members:
-        lines[member.lineage].append(member)
     tested = inference.rank_correlation(
-        [([m.params or 0 for m in line], [m.robust for m in line]) for line in lines.values()],
-        least=rules.rule.least_tau,
+        [([m.params or 0 for m in line], [m.robust for m in line]) for line, _ in found], least=rules.rule.least_tau
     )
     if tested is None:
         return None
-    return _comparison(part, inside, group, None, tested, group.n_architectures >= _LEAST_LINE, rules.rule)
+    group = _group_of(part.favoured, [member for line, _ in found for member in line], used)
+    if group.n_architectures < _LEAST_LINE:
+        tested = replace(tested, p_small=None)
+    lost = len({(r.model, r.architecture_id) for r in inside} - {(r.model, r.architecture_id) for r in used})
+    alone = (f"{lost} model{'s' * (lost != 1)} left out: no other size of their line by their recipe",) if lost else ()
+    return _comparison(part, Alike(used, [], None, alone), group, None, tested, rules.rule)
 
 
-def _comparison(
-    part: Part, rows: Sequence[Result], a: Group, b: Group | None, tested: Tested, roomy: bool, rule: Rule
-) -> Comparison:
+def _comparison(part: Part, kept: Alike, a: Group, b: Group | None, tested: Tested, rule: Rule) -> Comparison:
+    rows = [*kept.a, *kept.b]
     first = rows[0]
     return Comparison(
         source=first.source,
@@ -191,11 +220,12 @@ def _comparison(
         test=tested.test,
         p_value=tested.p_value,
         p_adjusted=None,
-        p_small=tested.p_small if roomy else None,
+        p_small=tested.p_small,
         # A printed mean over runs hides the best of them.
         best=_best(a, b) if b is not None and part.measure == "difference" and not any(r.runs for r in rows) else None,
         outcome=_end_of_scale(rows, rule),
-        cautions=_cautions(part, rows, a, b),
+        cautions=(*kept.cautions, *_cautions(part, rows, a, b)),
+        design=kept.design,
     )
 
 
@@ -325,7 +355,7 @@ def _outcome(c: Comparison, rule: Rule) -> Outcome:
 def leans_against(c: Comparison, rule: Rule) -> bool:
     """Whether an open comparison points away from the claim by more than the smallest effect that counts."""
     if c.measure == "spread":
-        return c.estimate < 1 / rule.least_ratio
+        return c.b is not None and _room(c.a, c.b, rule) and c.estimate < 1 / rule.least_ratio
     if c.measure == "tau":
         return c.estimate > rule.least_tau if c.a.name == "above" else c.estimate < -rule.least_tau
     return c.estimate < -rule.least_points

@@ -1,7 +1,8 @@
 """What the store holds on the claims: printed rows and complete evaluations, each with the group it belongs to.
 
 Not used are transfers (an attack crafted on another model), norms other than L-inf, evaluations that are not complete
-or wait to replace another, and models trained on adversarial examples, which are counted.
+or wait to replace another; and, counted, models trained on adversarial examples and evaluations of a model behind
+another normalisation than its own.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
+from explorer.findings.designs import Training, scale_of, training_of
 from explorer.findings.model import Source
 
 if TYPE_CHECKING:
+    from explorer.findings.rules import Rules
     from store.connection import Store
 
 #: Seconds that the paired comparisons of the best may take.
@@ -42,9 +45,19 @@ class Result:
     top_k: int
     architecture: str
     architecture_id: str
+    #: The architecture without the options that say its size.
+    topology: str
+    #: Those options; empty where there are none, and of printed rows.
+    scale: str
+    #: The recipe; of an ensemble that of its members. None where it is not known, and of printed rows.
+    training: Training | None
+    #: Line of designs: the lineage, or the cell alone where it was drawn from a space.
+    line: str
     lineage: str
     #: handcrafted, searched, random, ensemble, or empty: in none of the claims' groups.
     group: str
+    #: Whether it is an ensemble of any kind, picked ones too.
+    ensemble: bool
     params: int | None
     clean: float | None
     robust: float
@@ -57,7 +70,6 @@ class Result:
     evaluation_id: str | None
     engine_revision: int | None
     n_warnings: int
-    unknown_recipe: bool
     citation: str
 
 
@@ -74,6 +86,8 @@ class Evidence:
     attacks: Mapping[str, Mapping[str, Any]]
     #: Top-k of the published tables, by dataset.
     top_k: Mapping[str, int]
+    #: Evaluations of models behind a normalisation with which they are less accurate than with another.
+    misnormalised: tuple[Result, ...] = ()
 
 
 _PUBLISHED = """
@@ -85,29 +99,44 @@ _PUBLISHED = """
     ORDER BY r.table_label, r.row_number, r.attack
 """
 
-#: Of several evaluations that differ only in precision or in the revision of the engine the latest rules count.
+#: Of several normalisations of a model the one with which it is most accurate on the same examples without attack is
+#: the one that it was trained with, under every attack. Of several evaluations that then differ only in precision or in
+#: the revision of the engine the latest rules count.
 _MEASURED = """
-    SELECT m.*, e.subset_digest, d.image_shape
-    FROM measured AS m
-    JOIN evaluations AS e USING (evaluation_id)
-    JOIN attacks AS k ON k.attack_id = m.attack_id
-    LEFT JOIN datasets AS d ON d.dataset_id = m.dataset_id
-    WHERE m.status = 'complete' AND NOT m.staging AND m.norm = 'Linf' AND m.robust_accuracy IS NOT NULL
-        AND m.architecture IS NOT NULL AND list_contains($attacks, m.attack)
-        AND json_extract(k.config, 'surrogate') IS NULL
-        AND ($dataset::TEXT IS NULL OR m.dataset = $dataset OR m.dataset_id = $dataset)
+    WITH usable AS (
+        SELECT m.*, e.subset_digest, d.image_shape, json_extract(k.config, 'surrogate') IS NULL AS direct,
+            concat(e.preprocessing -> 'mean', ' ', e.preprocessing -> 'std') AS normalisation
+        FROM measured AS m
+        JOIN evaluations AS e USING (evaluation_id)
+        JOIN attacks AS k ON k.attack_id = m.attack_id
+        LEFT JOIN datasets AS d ON d.dataset_id = m.dataset_id
+        WHERE m.status = 'complete' AND NOT m.staging AND m.architecture IS NOT NULL
+            AND ($dataset::TEXT IS NULL OR m.dataset = $dataset OR m.dataset_id = $dataset)
+    ),
+    own AS (
+        SELECT model_sha256, architecture_id, dataset_id, subset_digest, normalisation
+        FROM usable
+        GROUP BY model_sha256, architecture_id, dataset_id, subset_digest, normalisation
+        QUALIFY row_number() OVER (
+            PARTITION BY model_sha256, architecture_id, dataset_id, subset_digest
+            ORDER BY max(clean_accuracy) DESC NULLS LAST, count(*) DESC, normalisation
+        ) = 1
+    )
+    SELECT u.*, o.normalisation IS NOT NULL AS own_normalisation
+    FROM usable AS u
+    LEFT JOIN own AS o USING (model_sha256, architecture_id, dataset_id, subset_digest, normalisation)
+    WHERE u.direct AND u.norm = 'Linf' AND u.robust_accuracy IS NOT NULL AND list_contains($attacks, u.attack)
     QUALIFY row_number() OVER (
-        PARTITION BY m.model_sha256, m.architecture_id, m.dataset_id, e.subset_digest, m.attack_id
-        ORDER BY m.engine_revision DESC, m."precision" = 'float32' DESC, m.updated_at DESC, m.evaluation_id
+        PARTITION BY u.model_sha256, u.architecture_id, u.dataset_id, u.subset_digest, u.attack_id, u.normalisation
+        ORDER BY u.engine_revision DESC, u."precision" = 'float32' DESC, u.updated_at DESC, u.evaluation_id
     ) = 1
-    ORDER BY m.dataset, m.attack, m.eps_value, m.architecture_id, m.evaluation_id
+    ORDER BY u.dataset, u.attack, u.eps_value, u.architecture_id, u.evaluation_id
 """
 
 
-def gather(
-    store: Store, publication: str, attacks: list[str], groups: Mapping[str, list[str]], dataset: str | None = None
-) -> Evidence:
+def gather(store: Store, rules: Rules, attacks: list[str], dataset: str | None = None) -> Evidence:
     """Read it all in one short visit; `dataset`, a name or an identity, leaves out the others."""
+    publication, groups = rules.publication, rules.groups
     with store.read() as con:
         printed = con.execute(_PUBLISHED, [publication, attacks]).to_arrow_table().to_pylist()
         found = con.execute(_MEASURED, {"attacks": attacks, "dataset": dataset}).to_arrow_table().to_pylist()
@@ -127,10 +156,12 @@ def gather(
     kept: list[Result] = []
     left_out: list[Result] = []
     parts: list[Result] = []
+    misnormalised: list[Result] = []
     for row in found:
         model = (row["model_sha256"], row["architecture_id"])
-        result = _measured(row, groups, unknown_recipe=by_model.get(model) is None)
-        (left_out if model in adversarial else parts if model in sampled else kept).append(result)
+        result = _measured(row, rules, training_of(by_model.get(model)))
+        place = left_out if model in adversarial else parts if model in sampled else kept
+        (place if row["own_normalisation"] else misnormalised).append(result)
     published = tuple(
         _published(row, groups)
         for row in printed
@@ -138,7 +169,7 @@ def gather(
     )
     top_k = {row["dataset"]: int(row["top_k"]) for row in printed}
     attacks_read = {name: json.loads(config) for name, config in configs.items()}
-    return Evidence(published, tuple(kept), tuple(left_out), tuple(parts), attacks_read, top_k)
+    return Evidence(published, tuple(kept), tuple(left_out), tuple(parts), attacks_read, top_k, tuple(misnormalised))
 
 
 _MEMBERS = "SELECT model_sha256, architecture_id, member_sha256, member_architecture_id FROM ensemble_members"
@@ -153,13 +184,17 @@ def _adversarial(recipe: Any) -> bool:
 
 def group_of(name: str, family: str, lineage: str, groups: Mapping[str, list[str]]) -> str:
     """The group of the claims that an architecture belongs to; empty for none."""
-    if family == "ensemble" or lineage.endswith("-ensemble"):
+    if _is_ensemble(family, lineage):
         return "ensemble" if _like(name, groups["random_ensembles"]) else ""
     if lineage in groups["random_lineages"]:
         return "random"
     if family == "nas":
         return "" if _like(name, groups["not_searched"]) else "searched"
     return "handcrafted" if family == "handcrafted" else ""
+
+
+def _is_ensemble(family: str, lineage: str) -> bool:
+    return family == "ensemble" or lineage.endswith("-ensemble")
 
 
 def _like(name: str, patterns: list[str]) -> bool:
@@ -185,8 +220,13 @@ def _published(row: Mapping[str, Any], groups: Mapping[str, list[str]]) -> Resul
         top_k=row["top_k"],
         architecture=row["architecture"],
         architecture_id=row["architecture"],
+        topology=row["architecture"],
+        scale="",
+        training=None,
+        line=row["lineage"] or row["architecture"],
         lineage=row["lineage"] or row["architecture"],
         group=group_of(row["architecture"], row["family"], row["lineage"] or "", groups),
+        ensemble=_is_ensemble(row["family"], row["lineage"] or ""),
         params=round(row["params_m"] * 1e6) if row["params_m"] is not None else None,
         clean=row["clean_accuracy"],
         robust=row["robust_accuracy"],
@@ -198,12 +238,12 @@ def _published(row: Mapping[str, Any], groups: Mapping[str, list[str]]) -> Resul
         evaluation_id=None,
         engine_revision=None,
         n_warnings=0,
-        unknown_recipe=False,
         citation=row["citation"],
     )
 
 
-def _measured(row: Mapping[str, Any], groups: Mapping[str, list[str]], *, unknown_recipe: bool) -> Result:
+def _measured(row: Mapping[str, Any], rules: Rules, training: Training | None) -> Result:
+    topology, scale = scale_of(row["architecture_id"], rules.options)
     sides = [int(side) for side in (row["image_shape"] or "").split("x")[1:] if side.isdigit()]
     return Result(
         source="measured",
@@ -223,8 +263,13 @@ def _measured(row: Mapping[str, Any], groups: Mapping[str, list[str]], *, unknow
         top_k=1,
         architecture=row["architecture"],
         architecture_id=row["architecture_id"],
+        topology=topology,
+        scale=scale,
+        training=training,
+        line=topology if _like(row["lineage"], rules.groups["own_lines"]) else row["lineage"],
         lineage=row["lineage"],
-        group=group_of(row["architecture"], row["family"], row["lineage"], groups),
+        group=group_of(row["architecture"], row["family"], row["lineage"], rules.groups),
+        ensemble=_is_ensemble(row["family"], row["lineage"]),
         params=row["params"],
         clean=row["clean_accuracy"],
         robust=row["robust_accuracy"],
@@ -236,7 +281,6 @@ def _measured(row: Mapping[str, Any], groups: Mapping[str, list[str]], *, unknow
         evaluation_id=row["evaluation_id"],
         engine_revision=row["engine_revision"],
         n_warnings=row["n_warnings"],
-        unknown_recipe=unknown_recipe,
         citation="",
     )
 

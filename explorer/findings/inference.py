@@ -21,6 +21,8 @@ from scipy import stats
 MOST = 20_000
 #: Resamples of a bootstrap, and the fewest of one over very many pairs.
 RESAMPLES, _LEAST_RESAMPLES = 5_000, 400
+#: Members of a group without which its spread is not tested: of two both deviations from the median are the same.
+_LEAST_SPREAD = 3
 #: Groups both as large as this are as good as normal to Welch's t-test.
 _MANY = 20
 #: Rearrangements that are drawn at least, and cells of all of them together where that leaves a choice.
@@ -132,10 +134,11 @@ def _welch(pool: Numbers, chosen: NDArray[np.bool_], n: int) -> Numbers:
 
 
 def spread(a: Sample, b: Sample, *, least: float) -> Tested:
-    """Standard deviation of `a` over that of `b`, with the interval of the F distribution.
+    """Standard deviation of `a` over that of `b`, with the interval of the F distribution, for normal values.
 
-    The test is Brown and Forsythe's (Levene's about the median), which bears values that are not normal; the F-test
-    where only deviations are known. That the ratio is as large as `least` is tested by F.
+    The tests are Brown and Forsythe's (Levene's about the median), which bear values that are not normal: two-sided
+    that the spreads are equal, and one-sided, with the deviations of `a` divided by `least`, that the ratio is as large
+    as that. The F-test stands in where only deviations are known. Groups of two have no test.
     """
     if not a.std or not b.std:
         ratio = math.nan if a.std is None or b.std is None else math.inf if a.std else 0.0
@@ -144,13 +147,17 @@ def spread(a: Sample, b: Sample, *, least: float) -> Tested:
     f, freedom = ratio**2, (a.n - 1, b.n - 1)
     low = math.sqrt(f / stats.f.ppf(0.975, *freedom))
     high = math.sqrt(f / stats.f.ppf(0.025, *freedom))
-    if a.values is not None and b.values is not None:
-        p_value = float(stats.levene(a.values, b.values, center="median").pvalue)
-        test = "unpaired, Brown-Forsythe test of spread"
-    else:
+    if a.values is None or b.values is None:
         p_value = min(1.0, 2 * min(float(stats.f.sf(f, *freedom)), float(stats.f.cdf(f, *freedom))))
-        test = "unpaired, F-test of spread from printed deviations"
-    return Tested(ratio, low, high, test, p_value, float(stats.f.cdf(f / least**2, *freedom)))
+        test = "unpaired, F-test of spread from printed deviations, for normal values"
+        return Tested(ratio, low, high, test, p_value, float(stats.f.cdf(f / least**2, *freedom)))
+    first, second = (np.abs(np.asarray(values) - np.median(values)) for values in (a.values, b.values))
+    if min(a.n, b.n) < _LEAST_SPREAD or not (np.ptp(first) or np.ptp(second)):
+        return Tested(ratio, low, high, "no test: too few architectures to compare spreads", None, None)
+    p_value = float(stats.ttest_ind(first, second).pvalue)
+    p_small = float(stats.ttest_ind(first / least, second, alternative="less").pvalue)
+    test = "unpaired, Brown-Forsythe test of spread; interval of the F distribution, for normal values"
+    return Tested(ratio, low, high, test, p_value, p_small)
 
 
 def rank_correlation(lines: Sequence[tuple[Sequence[float], Sequence[float]]], *, least: float) -> Tested | None:
@@ -158,8 +165,9 @@ def rank_correlation(lines: Sequence[tuple[Sequence[float], Sequence[float]]], *
 
     `lines` are sizes and accuracies of each line. The test is that of no order within any line: exact, but for long
     lines with ties, of whose orders many are drawn, and for very long ones, which are as good as normal. The interval,
-    and the p-value that tau is as large as `least`, are of a bootstrap within lines. None without any pair of
-    different sizes.
+    and the p-value that tau is as large as `least`, are of a bootstrap within lines; that p-value is never below the
+    smallest that the test of no order could have given, so that a few points exclude nothing. None without any pair
+    of different sizes.
     """
     pairs = [_concordance(np.asarray(x, dtype=float), np.asarray(y, dtype=float)[None, :]) for x, y in lines]
     possible = sum(count for _, count in pairs)
@@ -168,15 +176,18 @@ def rank_correlation(lines: Sequence[tuple[Sequence[float], Sequence[float]]], *
     seen = sum(int(s[0]) for s, _ in pairs)
     if possible > _MANY_PAIRS:
         p_value = _normal_p(seen, lines)
+        # Of so many pairs the lowest score is next to impossible, unless all accuracies are the same.
+        lowest = 0.0 if any(len(set(y)) > 1 for _, y in lines) else 1.0
     else:
         null = np.ones(1)
         for x, y in lines:
             null = np.convolve(null, _order_distribution(np.asarray(x, dtype=float), np.asarray(y, dtype=float)))
         middle = len(null) // 2
+        lowest = float(null[np.flatnonzero(null)[0]])
         p_value = 2 * min(float(null[middle + seen :].sum()), float(null[: middle + seen + 1].sum()))
     resampled = _resampled_tau(lines)
     low, high = np.quantile(resampled, [0.025, 0.975])
-    p_small = (1 + int((resampled >= least).sum())) / (1 + len(resampled))
+    p_small = max(lowest, (1 + int((resampled >= least).sum())) / (1 + len(resampled)))
     return Tested(
         seen / possible,
         float(low),

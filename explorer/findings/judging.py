@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 
 from explorer.findings import inference
 from explorer.findings.comparing import leans_against, sample_of, spread_over_runs
@@ -15,6 +16,8 @@ from explorer.render import megas
 
 #: Architectures that a suggested command names at most, and how many it asks for of a group that is empty.
 _MOST_NAMES, _FIRST_NAMES = 8, 5
+#: Cells that can be shared out among three members.
+_LEAST_CELLS = 3
 #: Examples of a suggested evaluation where none was made yet.
 _EXAMPLES = 500
 
@@ -152,7 +155,7 @@ def _best_said(comparisons: Sequence[Comparison]) -> str:
 
 
 def would_decide(claim: Claim, comparisons: Sequence[Comparison], results: Sequence[Result], rules: Rules) -> str:
-    """A command, or two joined by `&&`, whose results would bring a verdict nearer."""
+    """Commands joined by `&&` whose results would bring a verdict nearer."""
     dull = [c for c in comparisons if c.outcome in ("floor", "ceiling")]
     undecided = [c for c in comparisons if c.outcome == "open"]
     missing = _missing_part(claim, comparisons)
@@ -180,8 +183,13 @@ def _fill(claim: Claim, part_name: str, results: Sequence[Result], rules: Rules)
     dataset = min(on, key=lambda name: (-on[name], name)) if on else claim.try_on[0]
     rows = [r for r in results if r.dataset == dataset]
     lacking = [group for group in wanted if sum(r.group == group for r in rows) == 0]
-    names = [n for group in lacking for n in _new_names(group, rows, rules, _FIRST_NAMES)]
-    return _commands(dataset, names, _attack_of(rows, claim), _examples_of(rows))
+    # What is new is to be of the size and recipe of the most that is there.
+    counted = Counter((r.scale, r.training) for r in rows if r.group in wanted and r.scale)
+    (commonest, _) = counted.most_common(1)[0] if counted else (None, 0)
+    alike = next((r for r in rows if (r.scale, r.training) == commonest and r.group in wanted), None)
+    known = {r.architecture for r in rows} | {r.architecture_id for r in rows}
+    batches = [(_new_names(group, known, rules, _FIRST_NAMES, alike), alike) for group in lacking]
+    return _commands(dataset, batches, _attack_of(rows, claim), _examples_of(rows))
 
 
 def _other_eps(dull: Sequence[Comparison]) -> str:
@@ -209,31 +217,94 @@ def _more(claim: Claim, c: Comparison, results: Sequence[Result], rules: Rules) 
     if c.b is not None and c.measure == "difference":
         n = inference.needed(sample_of(c.a.members), sample_of(c.b.members), level=rules.rule.alpha)
         target = n if n is not None else target
-    names: list[str] = []
+    batches: list[tuple[list[str], Result | None]] = []
     for place, group in enumerate(groups):
         lacking = max(1, target - group.n_architectures)
-        share = (_MOST_NAMES - len(names)) // (len(groups) - place)
-        names += _new_names(group.name, rows, rules, min(lacking, share))
-    if not names:
+        share = (_MOST_NAMES - sum(len(names) for names, _ in batches)) // (len(groups) - place)
+        like = _of(group, rows)
+        known = {m.architecture for m in group.members} | {r.architecture_id for r in rows}
+        if like is not None and c.design is None:
+            like = replace(like, scale="")  # the sizes are not alike anyway: its own suits each name best
+        batches.append((_new_names(group.name, known, rules, min(lacking, share), like), like))
+    if not any(names for names, _ in batches):
         other = next((name for name in claim.try_on if name != c.dataset), claim.try_on[0])
-        names = [n for group in groups for n in _new_names(group.name, [], rules, _FIRST_NAMES)]
-        return _commands(other, names, _attack_word(c), _EXAMPLES)
-    return _commands(c.dataset, names, [*_attack_word(c), *_space(c)], c.n_examples or _EXAMPLES)
+        batches = [(_new_names(group.name, set(), rules, _FIRST_NAMES, None), None) for group in groups]
+        return _commands(other, batches, _attack_word(c), _EXAMPLES)
+    return _commands(c.dataset, batches, [*_attack_word(c), *_space(c)], c.n_examples or _EXAMPLES)
 
 
-def _new_names(group: str, rows: Sequence[Result], rules: Rules, n: int) -> list[str]:
-    """Architectures of a group without results on these rows."""
-    known = {r.architecture for r in rows} | {r.architecture_id for r in rows}
+def _of(group: Group, rows: Sequence[Result]) -> Result | None:
+    """A result behind a group."""
+    identities = {i for member in group.members for i in member.evaluation_ids}
+    return next((row for row in rows if row.evaluation_id in identities), None)
+
+
+def _new_names(group: str, known: Set[str], rules: Rules, n: int, like: Result | None) -> list[str]:
+    """Architectures of a group that are not `known`, of the size of a result where there is one and they have it."""
     found: list[str] = []
     for candidate in rules.candidates[group]:
         seeds = range(1000) if "{seed}" in candidate else range(1)
-        names = (candidate.format(seed=seed) for seed in seeds)
-        for name in names:
+        for seed in seeds:
             if len(found) >= n:
                 return found
-            if name not in known:
-                found.append(name)
+            name = candidate.format(seed=seed)
+            sized = _sized(name, like)
+            if not {name, sized} & known:
+                found.append(sized)
     return found
+
+
+def _sized(name: str, like: Result | None) -> str:
+    """An architecture's name with the options that give it the size of a result; alone where it has no such options."""
+    if like is None or not like.scale or "@" in name:
+        return name
+    from models.architectures import registry
+    from models.errors import ModelsError
+    from models.specs import split_options
+
+    options = dict(part.split("=", 1) for part in like.scale.split(","))
+    try:
+        if registry.find(name).family == "ensemble":
+            options = _split_cells(options, split_options(like.architecture_id)[1])
+        return registry.parse_architecture(name, options).canonical
+    except ModelsError:
+        return name
+
+
+def _split_cells(scale: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """Options of an ensemble of a size: those of another ensemble, or its cells shared out as the study does."""
+    from models.ensembles.composition import CELLS_OPTION
+
+    if "cells" in given:
+        return dict(given)
+    options = {key: value for key, value in scale.items() if key not in CELLS_OPTION.values()}
+    total = next((int(value) for key, value in scale.items() if key in CELLS_OPTION.values()), 0)
+    if total >= _LEAST_CELLS:
+        last, first = max(1, round(0.1 * total)), round(0.6 * total)
+        options["cells"] = f"{first}-{total - first - last}-{last}"
+    return options
+
+
+def _recipe_words(like: Result | None) -> list[str]:
+    """The options by which `train` trains as a result was trained; none where that is not known."""
+    if like is None or like.training is None:
+        return []
+    from models.errors import ModelsError
+    from models.training import recipes
+
+    wanted = like.training.settings
+    for name in like.training.name.split("+"):
+        try:
+            usual = recipes.load(name, like.dataset)
+        except ModelsError:
+            continue
+        own = usual.to_dict()
+        changed = {
+            f.name: wanted.get(f.name, f.default) for f in recipes.settings() if wanted.get(f.name) != own.get(f.name)
+        }
+        words = [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in sorted(changed.items())]
+        return ["--recipe", name, *(word for text in words for word in ("--set-recipe", text))]
+    return []
 
 
 def _attack_of(rows: Sequence[Result], claim: Claim) -> list[str]:
@@ -267,16 +338,33 @@ def _examples_of(rows: Sequence[Result]) -> int:
     return counted.most_common(1)[0][0] if counted else _EXAMPLES
 
 
-def _commands(dataset: str, names: Sequence[str], attack: Sequence[str], examples: int | None) -> str:
+def _commands(
+    dataset: str,
+    batches: Sequence[tuple[Sequence[str], Result | None]],
+    attack: Sequence[str],
+    examples: int | None,
+) -> str:
+    """Train each batch as the result beside it was trained, and attack them all."""
     from models.datasets import registry
     from models.errors import ModelsError
 
-    chosen = [word for name in names for word in ("--arch", name)]
     try:
         shipped = registry.find(dataset).name == "digits"
     except ModelsError:
         shipped = True
     fetch = [] if shipped else ["--download"]
-    train = ["nasrob-tui", "train", "--dataset", dataset, *fetch, *chosen]
-    run = ["nasrob-tui", "eval", "--headless", "--dataset", dataset, *attack, "--examples", str(examples), *chosen]
-    return f"{shlex.join(train)} && {shlex.join(run)}"
+    trainings: dict[tuple[str, ...], list[str]] = {}
+    for names, like in batches:
+        if names:
+            trainings.setdefault(tuple(_recipe_words(like)), []).extend(names)
+
+    def chosen(names: Sequence[str]) -> list[str]:
+        return [word for name in names for word in ("--arch", name)]
+
+    every = [name for names in trainings.values() for name in names]
+    train = [
+        ["nasrob-tui", "train", "--dataset", dataset, *fetch, *recipe, *chosen(names)]
+        for recipe, names in trainings.items()
+    ]
+    run = ["nasrob-tui", "eval", "--headless", "--dataset", dataset, *attack, "--examples", str(examples)]
+    return " && ".join(shlex.join(words) for words in (*train, [*run, *chosen(every)]))

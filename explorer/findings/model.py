@@ -34,6 +34,21 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Design:
+    """Size and training that all networks of a comparison share."""
+
+    #: Options that say the size, such as `init_channels=8,layers=5`.
+    scale: str
+    #: Name and epochs of the recipe; None where it is not known.
+    recipe: str | None
+
+    @property
+    def said(self) -> str:
+        """`init_channels=8,layers=5 by fast, 12 epochs`."""
+        return f"{self.scale} by {self.recipe or 'recipes that are not known'}"
+
+
+@dataclass(frozen=True)
 class Claim:
     """A claim of the study, from `claims.toml`."""
 
@@ -75,6 +90,7 @@ class Member:
     """An architecture in a comparison: the mean over its training runs, in percent."""
 
     architecture: str
+    #: That of the model with the most robust run.
     architecture_id: str
     lineage: str
     n_models: int
@@ -103,6 +119,8 @@ class Group:
     mean_clean: float | None
     mean_params: float | None
     members: tuple[Member, ...]
+    #: Name and epochs of the one recipe that all were trained by; None where there are several, or it is not known.
+    recipe: str | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +176,8 @@ class Comparison:
     best: Best | None
     outcome: Outcome
     cautions: tuple[str, ...] = ()
+    #: The size and recipe that both groups share; None where they share none, and of printed rows.
+    design: Design | None = None
     attack_config: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property

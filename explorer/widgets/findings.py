@@ -213,6 +213,8 @@ def comparison_text(c: Comparison, inks: Inks) -> RenderableType:
     grid.add_row(Text("effect", inks.quiet), Text(judging.effect_said(c), inks.text))
     if c.best is not None:
         grid.add_row(Text("best of each", inks.quiet), Text(judging.best_said(c.best), inks.text))
+    if c.design is not None:
+        grid.add_row(Text("design", inks.quiet), Text(c.design.said, inks.text))
     for caution in c.cautions:
         grid.add_row(Text("!", inks.warning), Text(caution, inks.warning))
     return Lines(said, grid)

@@ -82,19 +82,21 @@ def add(
     done: int | None = None,
     force: bool = False,
     surrogate: bool = False,
+    mean: float = 0.5,
 ) -> str:
     """One evaluation of one model, of which the first `robust` of `n` examples stay correct; returns its identity.
 
-    `done` leaves it unfinished after so many examples; `force` begins to measure it anew.
+    `done` leaves it unfinished after so many examples; `force` begins to measure it anew; `mean` is what is subtracted
+    before the network.
     """
     spec = attacks.resolve(attack, eps=eps, threat_space=threat_space)  # type: ignore[arg-type]
     family, usual = GROUPS[group]
     architecture = name if "@" in name else f"{name}@layers=5"
-    sha = hashlib.sha256(f"{name}{dataset}{seed}".encode()).hexdigest()
+    sha = hashlib.sha256(f"{name}{dataset}{seed}{recipe or ''}".encode()).hexdigest()
     config = spec.to_dict() | ({"surrogate": {"architecture": "other"}} if surrogate else {})
     row = attack_row(spec)
     attack_id = row.attack_id + ("-from-other" if surrogate else "")
-    identity = hashlib.sha256(f"{sha}{attack_id}{n}{first}".encode()).hexdigest()[:16]
+    identity = hashlib.sha256(f"{sha}{attack_id}{n}{first}{'' if mean == 0.5 else mean}".encode()).hexdigest()[:16]
     dataset_id = f"{dataset}/test#1"
     opened = open_evaluation(
         store,
@@ -138,7 +140,7 @@ def add(
             architecture_id=architecture,
             dataset_id=dataset_id,
             attack_id=attack_id,
-            preprocessing={"mean": [0.5], "std": [0.5]},
+            preprocessing={"mean": [mean], "std": [0.5]},
             n_requested=n,
             subset_digest=f"{first} {n}",
             examples=list(range(first, first + n)),

@@ -21,7 +21,7 @@ import pytest
 from scipy import stats
 
 from explorer import findings
-from explorer.findings import comparing, evidence, inference, judging, rules
+from explorer.findings import comparing, designs, evidence, inference, judging, rules
 from explorer.findings.evidence import Evidence, Result
 from explorer.findings.inference import Sample
 from explorer.findings.model import Comparison, Finding
@@ -241,10 +241,12 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     one = finding(store.path, 2, "digits")
     c = only(one)
     assert sorted(c.evaluation_ids[:2]) == sorted(kept["handcrafted"])
-    assert {m.architecture for m in c.a.members} == {"hand-0", "hand-1", "unknown"}
+    assert {m.architecture for m in c.a.members} == {"hand-0", "hand-1"}
     assert c.b is not None
     assert {m.architecture for m in c.b.members} == {"found-0", "found-1"}
     assert next(m for m in c.a.members if m.architecture == "hand-0").robust == 40
+    # How it was trained is not known, so not by the recipe of the others.
+    assert "hand-crafted: 1 model in other sizes or by other recipes left out" in c.cautions
     assert "2 models trained on adversarial examples left out" in one.notes[0]
     assert any(note.startswith("2 models in none of the claim's groups") for note in one.notes)
     assert not finding(store.path, 5, "digits").measured
@@ -301,18 +303,151 @@ def test_seeds_of_one_architecture_are_one_architecture(tmp_path: Path) -> None:
     assert (c.a.best, c.a.best_architecture) == (60, "hand-0@layers=5")
 
 
-def test_sizes_of_one_topology_are_one_topology(tmp_path: Path) -> None:
-    """Else a study of widths would fill a group with copies of one network."""
+def test_only_one_size_and_recipe_is_compared(tmp_path: Path) -> None:
+    """Else narrow networks of one study stand against wide ones of another, trained five times as long."""
+    store = OneVisit(tmp_path / "store.duckdb")
+    store.ensure()
+    long, short = ({"name": name, "epochs": n} for name, n in (("standard", 60), ("fast", 12)))
+    with store.together():
+        for i, k in enumerate((40, 41, 42)):
+            add(store, f"hand-{i}@layers=5", "handcrafted", k, recipe=long)
+            add(store, f"hand-{i}@layers=20", "handcrafted", 5, recipe=long)
+        add(store, "hand-9@layers=5", "handcrafted", 1, recipe=short)
+        # Another name of the same settings is the same recipe.
+        for i, k in enumerate((20, 21, 22)):
+            add(store, f"found-{i}@layers=5", "searched", k, recipe=long | {"name": f"own-{i}"})
+        for i in range(2):
+            add(store, f"found-{i}@layers=5", "searched", 49, recipe=short)
+        add(store, "found-8@layers=8", "searched", 49, recipe=long)
+        # What only this topology has is no size.
+        add(store, "found-7@layers=5,increment=2,squeeze_excitation=true", "searched", 23, recipe=long)
+    c = only(finding(store.path, 2, "digits"))
+    assert c.b is not None
+    assert (c.a.n_architectures, c.a.mean, c.b.n_architectures, c.b.mean) == (3, 82, 4, 43)
+    assert c.design is not None
+    assert (c.design.scale, c.design.recipe) == ("layers=5", "own-0/own-1/own-2/standard, 60 epochs")
+    assert c.to_dict()["design"] == {"scale": "layers=5", "recipe": c.design.recipe}
+    assert c.cautions[:2] == (
+        "hand-crafted: 4 models in other sizes or by other recipes left out",
+        "searched: 3 models in other sizes or by other recipes left out",
+    )
+
+
+def test_groups_without_a_common_size_keep_one_recipe_each(tmp_path: Path) -> None:
+    store = OneVisit(tmp_path / "store.duckdb")
+    store.ensure()
+    long, short = {"name": "standard", "epochs": 60}, {"name": "fast", "epochs": 12}
+    with store.together():
+        for width, k in ((4, 10), (8, 20)):
+            add(store, f"hand-0@width={width}", "handcrafted", k, recipe=long)
+        add(store, "hand-1@width=4", "handcrafted", 25, recipe=long)
+        add(store, "hand-1@width=6", "handcrafted", 1, recipe=short)
+        for i, k in enumerate((10, 12)):
+            add(store, f"found-{i}@layers=5", "searched", k, recipe=short)
+    c = only(finding(store.path, 2, "digits"))
+    assert c.design is None
+    assert (c.a.recipe, c.b and c.b.recipe) == ("standard, 60 epochs", "fast, 12 epochs")
+    assert (c.a.n_architectures, c.a.n_models, c.a.mean) == (2, 3, pytest.approx((30 + 50) / 2))
+    assert c.cautions[:3] == (
+        "hand-crafted: 1 model by other recipes left out",
+        "the groups share no size and recipe: hand-crafted by standard, 60 epochs; searched by fast, 12 epochs",
+        "hand-crafted: 2 sizes are mixed, 1 of the topologies in several",
+    )
+    # The best is named by its own options, not by those of the first.
+    assert (c.a.best, c.a.best_architecture) == (50, "hand-1@width=4")
+    assert next(m for m in c.a.members if m.architecture == "hand-0").architecture_id == "hand-0@width=8"
+
+
+def test_an_ensemble_has_as_many_cells_as_its_members(tmp_path: Path) -> None:
+    store = OneVisit(tmp_path / "store.duckdb")
+    store.ensure()
+    recipe = {"name": "fast", "epochs": 12}
+    joined = recipe | {"combiner": {"name": "combiner", "epochs": 2}}
+    with store.together():
+        for i, k in enumerate((40, 42, 41)):
+            name = f"darts-ensemble-{i}@cells=6-3-1,init_channels=4,combine=learned,width=32"
+            add(store, name, "ensemble", k, recipe=joined)
+            add(store, f"darts-random-{i}@init_channels=4,layers=10", "random", 20 + i, recipe=recipe)
+            add(store, f"found-{i}@init_channels=4,layers=10", "searched", 20 - i, recipe=recipe)
+        for i in range(6):
+            add(store, f"darts-random-{i}@init_channels=8,layers=5", "random", 49, recipe={"name": "darts"})
+    by_part = {c.part: c for c in finding(store.path, 5, "digits").measured}
+    assert len(by_part) == 4
+    for c in by_part.values():
+        assert c.design is not None
+        assert c.design.said == "init_channels=4,layers=10 by fast, 12 epochs"
+    spread = by_part["random spread over ensembles"]
+    assert (spread.a.n_architectures, spread.a.mean) == (3, 42)
+    assert "random cells: 6 models in other sizes or by other recipes left out" in spread.cautions
+
+
+@pytest.mark.parametrize(
+    ("architecture", "topology", "scale"),
+    [
+        ("googlenet", "googlenet", ""),
+        ("darts@layers=5,init_channels=8", "darts", "init_channels=8,layers=5"),
+        ("nsganet@init_channels=8,layers=5,increment=2", "nsganet@increment=2", "init_channels=8,layers=5"),
+        ("darts-ensemble-7@cells=12-6-2,init_channels=4,combine=mean-probs", "darts-ensemble-7",
+         "init_channels=4,layers=20"),
+        ("nasbench201-ensemble-7@cells=3-2,init_channels=4,width=9", "nasbench201-ensemble-7",
+         "cells_per_stage=5,init_channels=4"),
+        ("resnet18@width=8", "resnet18", "width=8"),
+        ("broken@", "broken@", ""),
+    ],
+)  # fmt: skip
+def test_sizes(architecture: str, topology: str, scale: str) -> None:
+    assert designs.scale_of(architecture, BOOK.options) == (topology, scale)
+
+
+def test_recipes() -> None:
+    fast = {"name": "fast", "epochs": 12, "lr": 0.1}
+    one = designs.training_of(fast)
+    assert one is not None
+    assert one.said == "fast, 12 epochs"
+    assert designs.training_of(fast | {"name": "other", "seed": 3}) == one
+    assert designs.training_of(fast | {"lr": 0.4}) != one
+    assert designs.training_of({"members": [fast, fast]}) == one
+    assert designs.training_of(fast | {"combiner": {"epochs": 2}}) == one
+    assert designs.training_of({"members": [fast, fast | {"lr": 0.4}]}) not in (one, None)
+    for unknown in (None, {}, "fast", {"members": [fast, None]}, {"members": []}):
+        assert designs.training_of(unknown) is None
+    assert designs.training_of({"name": "fast"}) != designs.training_of({"name": "slow"})
+
+
+def test_a_wrong_normalisation_never_counts(tmp_path: Path) -> None:
+    """Measured later, under one attack only, or beside another architecture."""
     store = OneVisit(tmp_path / "store.duckdb")
     store.ensure()
     with store.together():
-        for layers, k in ((5, 10), (8, 20), (20, 30)):
-            add(store, f"hand-0@layers={layers}", "handcrafted", k)
-        add(store, "hand-1", "handcrafted", 25)
-        add_groups(store, {"searched": [10, 12]})
-    c = only(finding(store.path, 2, "digits"))
-    assert (c.a.n_architectures, c.a.n_models) == (2, 4)
-    assert c.a.mean == pytest.approx((40 + 50) / 2)
+        add_groups(store, {"handcrafted": [20, 21], "searched": [10, 11]}, clean=45)
+        for i in range(2):
+            add(store, f"hand-{i}", "handcrafted", 0, mean=0.9, clean=5)
+            add(store, f"hand-{i}", "handcrafted", 0, mean=0.9, clean=5, eps="4/255")
+        add_groups(store, {"searched": [10, 11]}, clean=45, eps="4/255")
+    one = finding(store.path, 2, "digits")
+    c = only(one)
+    assert (c.eps, c.a.mean, c.a.mean_clean, c.a.n_models) == ("8/255", 41, 90, 2)
+    assert any(note.startswith("4 evaluations with another normalisation left out") for note in one.notes)
+
+
+def test_only_sizes_of_one_design_by_one_recipe_are_a_line(tmp_path: Path) -> None:
+    """Random cells share a space, not a design; and longer training is no more parameters."""
+    store = OneVisit(tmp_path / "store.duckdb")
+    store.ensure()
+    with store.together():
+        for i in range(5):
+            add(store, f"darts-random-{i}@layers=5", "random", 30 - i, params=1000 * (i + 1))
+        for layers in (5, 8):
+            add(store, f"darts-random-9@layers={layers}", "random", layers, params=1000 * layers)
+        for i, epochs in enumerate((10, 20, 30)):
+            recipe = {"name": "fast", "epochs": epochs}
+            add(store, f"resnet18@width={i}", "handcrafted", 30 - i, params=1000 * (i + 1), recipe=recipe)
+        add(store, "ensemble-0123456789ab", "ensemble", 1, params=10)
+    one = finding(store.path, 4, "digits")
+    c = only(one)
+    assert {m.architecture_id for m in c.a.members} == {"darts-random-9@layers=5", "darts-random-9@layers=8"}
+    assert (c.estimate, c.outcome) == (1, "open")
+    assert c.cautions[0] == "8 models left out: no other size of their line by their recipe"
 
 
 # -- in memory: rows without a store -----------------------------------------------------------------------------------
@@ -323,10 +458,11 @@ def result(name: str, group: str, robust: float, **changes: Any) -> Result:
         "source": "measured", "table": None, "row": None, "dataset": "digits", "dataset_id": "digits/test#1",
         "subset": "all", "n_examples": 500, "image_side": 8, "attack_name": "pgd", "attack": "pgd-10",
         "attack_id": "one", "eps": "8/255", "eps_value": 8 / 255, "threat_space": "pixel", "top_k": 1,
-        "architecture": name, "architecture_id": name, "lineage": group, "group": group, "params": 1_000_000,
+        "architecture": name, "architecture_id": name, "topology": name, "scale": "layers=5",
+        "training": designs.training_of({"name": "standard"}), "line": changes.get("lineage", group),
+        "lineage": group, "ensemble": group == "ensemble", "group": group, "params": 1_000_000,
         "clean": 98.0, "robust": robust, "clean_top5": None, "robust_top5": None, "robust_std": None, "runs": None,
-        "model": name, "evaluation_id": name, "engine_revision": 1, "n_warnings": 0, "unknown_recipe": False,
-        "citation": "",
+        "model": name, "evaluation_id": name, "engine_revision": 1, "n_warnings": 0, "citation": "",
     }  # fmt: skip
     return Result(**{**usual, **changes})
 
@@ -495,6 +631,74 @@ def test_groups(name: str, family: str, lineage: str, group: str) -> None:
     assert evidence.group_of(name, family, lineage, BOOK.groups) == group
 
 
+# -- nothing follows from nothing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"handcrafted": [50.0], "searched": [10.0]},
+        {"handcrafted": [50.0, 50], "searched": [10.0, 10]},
+        {"handcrafted": [0.0] * 5, "searched": [0.0] * 5},
+        {"handcrafted": [100.0] * 5, "searched": [100.0] * 5},
+        {"handcrafted": [0.0] * 5},
+        {"ensemble": [30.0] * 5},
+        {"random": [50.0, 50], "ensemble": [50.0, 50], "searched": [50.0]},
+        {"random": [50.0, 52], "ensemble": [40.0, 60], "searched": [50.0, 10]},
+        {"random": [0.0] * 5, "ensemble": [100.0] * 2, "searched": [0.0] * 5},
+        {},
+    ],
+)
+@pytest.mark.parametrize("clean", [98.0, None])
+def test_nothing_follows_from_nothing(groups: dict[str, list[float]], clean: float | None) -> None:
+    rows = [replace(r, clean=clean) for r in rows_of(**groups)]
+    for number in (1, 2, 3, 5):
+        some = [replace(r, attack_name=BOOK.claims[number - 1].attacks[0]) for r in rows]
+        verdict, found, command = judge(number, some)
+        assert verdict == "undecided"
+        assert command.startswith("nasrob-tui ")
+        for c in found:
+            assert judging.described(c)
+            json.dumps(c.to_dict())
+    for same in (rows, [replace(r, line="one", params=i + 1) for i, r in enumerate(rows)]):
+        assert judge(4, same)[0] == "undecided"
+
+
+def test_spreads_are_told_apart_only_where_there_is_room() -> None:
+    """Ensembles next to 100 % or random cells next to 0 % have no place for a spread."""
+    wide, close = [30.0, 40, 50, 60, 70, 35, 65], [50.0, 50.1, 50.2, 50.1, 50, 50.2, 50.1]
+
+    def outcome(random: Sequence[float], ensemble: Sequence[float]) -> str:
+        _, found, _ = judge(5, rows_of(random=random, ensemble=ensemble))
+        (c,) = (c for c in found if c.measure == "spread")
+        assert (c.p_value is None) == c.test.startswith("no test")
+        return c.outcome
+
+    assert outcome(wide, close) == "supports"
+    assert outcome(close, wide) == "against"
+    assert outcome(close * 5, close * 5) == "against"  # equal spreads: 1.5 times is excluded
+    assert outcome(wide, [v + 45 for v in close]) == "open"
+    assert outcome([v - 45 for v in close], [v - 45 for v in close]) == "open"
+    assert outcome([v - 45 for v in close], [v - 10 for v in wide]) == "open"
+
+
+def test_equal_means_are_no_line() -> None:
+    """Five sizes of one line that fall are evidence; one pair with three networks beside it is none."""
+
+    def line(name: str, values: Sequence[float]) -> list[Result]:
+        return [
+            result(f"{name}-{i}", "handcrafted", v, lineage=name, params=1_000_000 * (i + 1))
+            for i, v in enumerate(values)
+        ]
+
+    single = [row for name in "bcd" for row in line(name, [30])]
+    verdict, (c,), _ = judge(4, [*line("a", [50, 40]), *single])
+    assert (verdict, c.p_small, c.a.n_architectures) == ("undecided", None, 2)
+    assert judge(4, [*line("a", [50, 40]), *line("b", [50, 40]), *line("c", [50, 40])])[0] == "undecided"
+    assert judge(4, line("a", [50, 40, 30, 20, 10]))[0] == "does not hold"
+    assert judge(4, line("a", [50] * 6))[0] == "undecided"
+
+
 # -- what would decide it ----------------------------------------------------------------------------------------------
 
 
@@ -538,6 +742,35 @@ def test_groups_that_are_too_small_are_added_to(path: Path) -> None:
     )
     assert "--arch resnet18 " not in again
     assert "--arch vgg16-bn" in again
+
+
+def test_what_is_to_be_trained_next_is_of_the_design_compared(tmp_path: Path) -> None:
+    """Else the new networks would be left out."""
+    from models.training import recipes
+
+    store = OneVisit(tmp_path / "store.duckdb")
+    store.ensure()
+    recipe = recipes.load("fast", "digits", {"epochs": 12, "per_step": False}).to_dict()
+    with store.together():
+        for i, k in enumerate((20, 45)):
+            add(store, f"darts-random-{i}@init_channels=4,layers=10", "random", k, recipe=recipe)
+            add(store, f"found-{i}@init_channels=4,layers=10", "searched", 60 - k, recipe=recipe)
+    filled = finding(store.path, 5, "digits").would_decide or ""
+    assert "--arch darts-ensemble-0@cells=6-3-1,init_channels=4,combine=learned" in filled
+    assert "--recipe fast --set-recipe epochs=12 --set-recipe per_step=false" in filled
+    with store.together():
+        for i, k in enumerate((30, 35)):
+            name = f"darts-ensemble-{i}@cells=5-5,init_channels=4,combine=learned"
+            add(store, name, "ensemble", k, recipe=recipe)
+    command = finding(store.path, 5, "digits").would_decide or ""
+    train, run = command.split(" && ")
+    assert "--recipe fast --set-recipe epochs=12 --set-recipe per_step=false" in train
+    for part in (train, run):
+        named = [word for word in shlex.split(part) if word.startswith("darts")]
+        assert named
+        for name in named:
+            _, scale = designs.scale_of(name, BOOK.options)
+            assert scale == "init_channels=4,layers=10"
 
 
 # -- statistics --------------------------------------------------------------------------------------------------------
@@ -601,6 +834,52 @@ def test_long_lines_agree_with_scipy() -> None:
     assert (tested.estimate, tested.p_value) == pytest.approx((wanted.statistic, max(wanted.pvalue, 1 / 20_000)))
 
 
+def test_few_points_exclude_no_order() -> None:
+    """The bootstrap of a few points says 0 where their order alone could have come by chance."""
+
+    def small(*lines: tuple[list[float], list[float]]) -> float:
+        tested = inference.rank_correlation(lines, least=0.3)
+        assert tested is not None
+        assert tested.p_small is not None
+        return tested.p_small
+
+    assert small(([1, 2], [50, 40]), ([3], [30]), ([4], [30]), ([5], [30])) >= 0.5
+    assert small(([1, 2, 3], [50, 40, 30])) >= 1 / 6
+    assert small(([1, 2, 3, 4, 5], [50] * 5)) == pytest.approx(1)
+    assert small(([1, 2, 3, 4, 5], [5, 4, 3, 2, 1])) < 0.05
+    many = list(map(float, range(60)))
+    assert small((many, [50.0] * 60)) == 1
+    assert small((many, many[::-1])) < 0.05
+
+
+def test_spreads_by_hand() -> None:
+    a, b = [5.0, 9, 4, 16, 12], [14.0, 18.8, 13.8, 9.6, 20]
+    tested = inference.spread(Sample.of(a), Sample.of(b), least=1.5)
+    first, second = ([abs(v - float(np.median(values))) for v in values] for values in (a, b))
+    assert tested.p_value == pytest.approx(stats.levene(a, b, center="median").pvalue)
+    wanted = stats.ttest_ind([d / 1.5 for d in first], second, alternative="less")
+    assert tested.p_small == pytest.approx(wanted.pvalue)
+    assert "normal values" in tested.test
+    # Two deviations from a median are always the same, so that nothing is known of how they vary.
+    for other in ([40.0, 60], [20.0, 80, 21, 79, 22]):
+        two = inference.spread(Sample.of([50.0, 52]), Sample.of(other), least=1.5)
+        assert (two.p_value, two.p_small) == (None, None)
+    printed = inference.spread(Sample(4, 10, 1.0), Sample(4, 10, 2.0), least=1.5)
+    assert printed.p_small == pytest.approx(stats.f.cdf(0.25 / 2.25, 3, 3))
+
+
+def test_tests_of_spread_keep_their_level() -> None:
+    """At a ratio of exactly the least that counts, with values far from normal: no more than one in twenty."""
+    rng = np.random.default_rng(3)
+    for n, m in ((16, 4), (5, 5)):
+        excluded = 0
+        for _ in range(400):
+            a, b = rng.standard_t(3, n) * 1.5, rng.standard_t(3, m)
+            tested = inference.spread(Sample.of(a.tolist()), Sample.of(b.tolist()), least=1.5)
+            excluded += (tested.p_small or 1) < 0.05
+        assert excluded / 400 < 0.08
+
+
 def test_holm_by_hand() -> None:
     assert inference.holm([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
     assert inference.holm([0.6, 0.7]) == [1.0, 1.0]
@@ -645,6 +924,7 @@ def test_csv_has_a_row_a_comparison(cli: Cli, path: Path) -> None:
     (row,) = csv.DictReader(io.StringIO(out))
     assert (row["claim"], row["verdict"], row["outcome"], row["mean_a"]) == ("2", "holds", "supports", "40.8")
     assert float(row["best_difference"]) == 20
+    assert row["design"] == "layers=5 by standard"
 
 
 def test_table_at_eighty_columns(cli: Cli, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -658,6 +938,7 @@ def test_table_at_eighty_columns(cli: Cli, path: Path, monkeypatch: pytest.Monke
     long = [line for line in lines if len(line) > 80]
     assert all(line.lstrip().startswith("next ") for line in long)  # a command stays whole
     assert "best of each" in out
+    assert "design           layers=5 by standard" in out
 
 
 def test_refusals(cli: Cli, path: Path, tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ async def test_all_at_once_where_there_is_room(make_app: MakeApp, filled_store: 
         await pilot.press("end")
         await until(pilot, lambda: "digits · pgd-10 · 8/255 · pixel · 50 examples" in text_of(app))
         said = text_of(app)
-        for part in ("Parameters help up to about", "effect", "best of each", "rule", "cifar100", "Hedges"):
+        shared = "layers=5 by standard"
+        for part in ("Parameters help up to about", "effect", "best of each", "rule", "cifar100", "Hedges", shared):
             assert part in said, part
         assert screen.query_one("#claims").size.height == 6
         assert "4 : 4" in said
