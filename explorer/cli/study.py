@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -163,9 +165,11 @@ def run(
     from explorer import errors
     from explorer.cli.streams import foreign_code
     from explorer.jobs.planning import parse_duration
-    from explorer.studies import costs, running
+    from explorer.studies import costs, reporting, running
 
     budget = parse_duration(max_time) if max_time else None
+    if report is not None:
+        reporting.check(report)
     expansion, place, states = _looked(what, device, threads, data_root, store, weights, download)
     _say(_ahead(expansion, states, costs.estimate(states, expansion, place)))
     if dry_run:
@@ -173,12 +177,15 @@ def run(
             if state.n_complete < len(expansion.all_attacks):
                 _say(f"{state.model.title}: {_to_do(state, len(expansion.all_attacks))}")
         return
+    given = _Given(what, store, data_root, weights, device, threads)
     with running.Interruption(budget) as interruption, foreign_code():
-        done = running.run(expansion, states, place, interruption, say=_say, watch=_watched, listen=_listened)
+        done = running.run(
+            expansion, states, place, interruption, say=_say, watch=_watched, listen=_listened, follow=given.to_follow
+        )
     _conclude(done)
     code = done.code
     if code != errors.INTERRUPTED:
-        findings = _gathered(what, expansion, place, weights)
+        findings = _gathered(given, expansion, place)
         _print_summary(findings, format)
         if report is not None:
             _write(findings, report)
@@ -247,10 +254,16 @@ def report(
     format: FormatOption = Format.table,
 ) -> None:
     """Write a study's report: Markdown with tables and plots, and every evaluation as CSV. Prints its figures."""
+    from explorer.studies import reporting
+
+    if out is not None:
+        reporting.check(out)
     expansion, place, _ = _looked(what, "auto", None, data_root, store, weights)
-    findings = _gathered(what, expansion, place, weights)
+    folder = out or Path(f"{expansion.study.name}-report")
+    reporting.check(folder)
+    findings = _gathered(_Given(what, store, data_root, weights), expansion, place)
     _print_summary(findings, format)
-    _write(findings, out or Path(f"{expansion.study.name}-report"))
+    _write(findings, folder)
 
 
 def _looked(
@@ -337,14 +350,44 @@ def _conclude(done: Report) -> None:
         _say("interrupted; what is finished is kept, and the same command goes on")
 
 
-def _gathered(what: str, expansion: Expansion, place: Place, weights: list[str] | None) -> Findings:
-    import shlex
+@dataclass(frozen=True)
+class _Given:
+    """What a person wrote on the command line: sentences and reports repeat it, quoted for a shell."""
 
+    what: str
+    store: Path | None
+    data_root: Path | None
+    weights: list[str] | None
+    device: str = "auto"
+    threads: int | None = None
+
+    @property
+    def to_run(self) -> str:
+        """The command that runs the study again."""
+        more = [("--device", self.device)] * (self.device != "auto")
+        more += [("--threads", str(self.threads))] * (self.threads is not None)
+        return self._command("run", more)
+
+    @property
+    def to_follow(self) -> str:
+        """The command that says how far the study is."""
+        return self._command("status", [])
+
+    def _command(self, verb: str, more: list[tuple[str, str]]) -> str:
+        folders = [("--store", self.store), ("--data-root", self.data_root)]
+        pairs = [(flag, str(path)) for flag, path in folders if path is not None]
+        pairs += [*(("--weights", one) for one in self.weights or ()), *more]
+        options = [word for pair in pairs for word in pair]
+        # What begins with a hyphen would be taken for an option.
+        words = [*options, "--", self.what] if self.what.startswith("-") else [self.what, *options]
+        return shlex.join(["nasrob-tui", "study", verb, *words])
+
+
+def _gathered(given: _Given, expansion: Expansion, place: Place) -> Findings:
     from explorer.studies import measurements
     from explorer.studies.standing import look
 
-    words = ["nasrob-tui", "study", "run", what, *(word for one in weights or () for word in ("--weights", one))]
-    return measurements.gather(expansion, look(expansion, place), place, shlex.join(words))
+    return measurements.gather(expansion, look(expansion, place), place, given.to_run)
 
 
 def _print_summary(findings: Findings, format: Format) -> None:

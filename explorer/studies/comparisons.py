@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ from explorer.studies.measurements import (
 FLOOR = 2.0
 #: A difference is called one where chance would give as large a one less often than this.
 LEVEL = 0.05
+#: A standard error below this many percent points is that of rounding: there is no spread to test by.
+_NO_SPREAD = 1e-9
+#: With fewer points no order of them is rarer than `LEVEL`: of four, 2 of 24 have a correlation of +-1.
+LEAST_SIZES = 5
+#: Up to so many points every order of them is looked at.
+_MOST_EXACT = 8
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,13 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """holds, opposite, open (chance would do), floor (both near zero) or single (too few runs to say)."""
+        """holds, opposite, open (chance would do), floor (both near zero), single (too few runs to say) or agreed (no
+        spread within the groups to test by).
+        """
         if max(self.more.mean, self.less.mean) < FLOOR:
             return "floor"
         if self.p_value is None:
-            return "single"
+            return "agreed" if min(len(self.more.values), len(self.less.values)) > 1 else "single"
         if self.p_value >= LEVEL:
             return "open"
         return "holds" if self.difference > 0 else "opposite"
@@ -103,19 +112,20 @@ def _pairs(group: Iterable[Line], label: str) -> dict[tuple[str, int | None], fl
 
 
 def _paired(differences: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """Paired t-test: p-value and 95 % interval of the mean difference."""
+    """Paired t-test: p-value and 95 % interval of the mean difference; None where the differences do not vary."""
     from scipy import stats
 
     mean, n = Mean(tuple(differences)), len(differences)
-    if n < 2 or not mean.std:
+    if mean.std is None or (error := mean.std / math.sqrt(n)) < _NO_SPREAD:
         return None, None, None
-    error = mean.std / math.sqrt(n)
     reach = float(stats.t.ppf(0.975, n - 1)) * error
     return float(2 * stats.t.sf(abs(mean.mean) / error, n - 1)), mean.mean - reach, mean.mean + reach
 
 
 def _welch(more: Sequence[float], less: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """Welch's t-test for unequal variances: p-value and 95 % interval of the difference of the means."""
+    """Welch's t-test for unequal variances: p-value and 95 % interval of the difference of the means; None where a
+    group has one run, or neither varies.
+    """
     from scipy import stats
 
     if len(more) < 2 or len(less) < 2:
@@ -123,7 +133,7 @@ def _welch(more: Sequence[float], less: Sequence[float]) -> tuple[float | None, 
     a, b = Mean(tuple(more)), Mean(tuple(less))
     shares = [(m.std or 0.0) ** 2 / len(m.values) for m in (a, b)]
     error = math.sqrt(sum(shares))
-    if not error:
+    if error < _NO_SPREAD:
         return None, None, None
     freedom = sum(shares) ** 2 / sum(share**2 / (len(m.values) - 1) for share, m in zip(shares, (a, b), strict=True))
     difference = a.mean - b.mean
@@ -131,11 +141,25 @@ def _welch(more: Sequence[float], less: Sequence[float]) -> tuple[float | None, 
     return float(2 * stats.t.sf(abs(difference) / error, freedom)), difference - reach, difference + reach
 
 
-def rank_correlation(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    """Spearman's correlation and its p-value; None for fewer than four points, or where one side does not vary."""
+def rank_correlation(points: Sequence[tuple[float, float]]) -> tuple[float, float | None] | None:
+    """Spearman's correlation and its two-sided p-value; None where there is one point, or one side does not vary.
+
+    The p-value is the share of all orders of the points that correlate as strongly, ties included; scipy's
+    approximation beyond eight points; None for fewer than five, of which no order is rare.
+    """
+    import numpy as np
     from scipy import stats
 
-    if len(points) < 4 or any(len({p[i] for p in points}) < 2 for i in (0, 1)):
+    if any(len({p[i] for p in points}) < 2 for i in (0, 1)):
         return None
     found = stats.spearmanr([p[0] for p in points], [p[1] for p in points])
-    return float(found.statistic), float(found.pvalue)
+    estimate = float(found.statistic)
+    if len(points) < LEAST_SIZES:
+        return estimate, None
+    if len(points) > _MOST_EXACT:
+        return estimate, float(found.pvalue)
+    x, y = (stats.rankdata([p[i] for p in points]) for i in (0, 1))
+    orders = np.array(list(itertools.permutations(y - y.mean())))
+    # Ranks are whole or half numbers and products of theirs exact but for the means'.
+    sums = np.abs(orders @ (x - x.mean()))
+    return estimate, float(np.mean(sums >= sums[0] - 1e-9))

@@ -6,8 +6,10 @@ Whether the names in it exist is not asked here but in `explorer.studies.expansi
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -24,7 +26,14 @@ SEED_MARK = "{seed}"
 _RANDOM = re.compile(
     r"(?P<count>\d{1,6}) random (?:(?P<space>darts|nasbench201) )?cells, seeds (?P<first>\d{1,9})-(?P<last>\d{1,9})"
 )
-_MOST_OF_A_RANGE = 100_000
+#: A study of more models than this is a slip of the pen: it would run for years.
+MOST_MODELS = 10_000
+#: Whole numbers of TOML, and those that the store keeps, seeds say, have 64 bits.
+_MOST_WHOLE = 2**63 - 1
+#: Tables and lists in each other: a study needs four.
+_DEEPEST = 16
+#: Of a value that is refused, so much is repeated.
+_MOST_SAID = 80
 
 #: Where weights come from besides a name that `--weights` takes: trained by the study, or published by a package.
 TRAINED, PUBLISHED = "trained", "published"
@@ -153,11 +162,11 @@ def find(text: str) -> Study:
         file = resources.files("explorer.studies").joinpath("shipped").joinpath(f"{text}.toml")
         return parse(file.read_text(encoding="utf-8"), source="shipped", where=f"study {text}")
     path = Path(text).expanduser()
-    if path.is_file():
-        try:
+    try:
+        if path.is_file():
             return parse(path.read_text(encoding="utf-8"), source=str(path), where=str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ExplorerError(f"{path} cannot be read as a study: {error}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExplorerError(f"{path} cannot be read as a study: {error}.") from None
     if text.endswith(".toml") or "/" in text:
         raise ExplorerError(f"there is no study file {text}.")
     raise UnknownName("study", text, shipped(), listing="nasrob-tui study list")
@@ -169,20 +178,30 @@ def parse(text: str, *, source: str, where: str) -> Study:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ExplorerError(f"{where} is not valid TOML: {error}.") from None
+    except ValueError:
+        raise ExplorerError(f"{where} cannot be read: a whole number in it has more than 64 bits.") from None
+    except RecursionError:
+        raise ExplorerError(f"{where} cannot be read: its lists or tables are nested too deeply.") from None
+    _check_values(raw, where)
     table = _Table(raw, where)
     table.check(_STUDY_KEYS)
     name = table.text("name")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
-        raise table.error("name", f"{name!r} is no name: lower-case letters, digits and hyphens, at most 64 of them")
+        raise table.error(
+            "name", f"{_said(name)} is no name: lower-case letters, digits and hyphens, at most 64 of them"
+        )
     groups = tuple(_group(one) for one in table.tables("groups"))
     if not groups:
         raise table.error("groups", "a study has at least one [[groups]] with architectures")
     names = [group.name for group in groups]
     for twice in {n for n in names if names.count(n) > 1}:
-        raise table.error("groups", f"the name {twice!r} is given twice")
+        raise table.error("groups", f"the name {_said(twice)} is given twice")
+    seeds = table.seeds("seeds") or (0,)
+    names_of_data = table.texts("datasets")
+    _check_count(table, groups, seeds, len(names_of_data))
     examples = table.get("examples", "all")
     if examples != "all" and not (_is_whole(examples) and examples > 0):
-        raise table.error("examples", f'{examples!r} is neither a number of examples nor "all"')
+        raise table.error("examples", f'{_said(examples)} is neither a number of examples nor "all"')
     attacks, presets = table.texts("attacks", ()), table.texts("presets", ())
     if not (attacks or presets):
         raise table.error("attacks", "name at least one attack or one of the presets")
@@ -198,9 +217,9 @@ def parse(text: str, *, source: str, where: str) -> Study:
     return Study(
         name=name,
         title=table.text("title"),
-        description=" ".join(table.text("description", "").split()),
-        seeds=table.seeds("seeds") or (0,),
-        datasets=table.texts("datasets"),
+        description=table.prose("description"),
+        seeds=seeds,
+        datasets=names_of_data,
         training=_training(table) or Training(),
         options=table.options("options"),
         attacks=attacks,
@@ -249,8 +268,20 @@ class _Table:
         if value is None:
             raise self.error(key, "this key is missing")
         if not isinstance(value, str) or (default is None and not value.strip()):
-            raise self.error(key, f"{value!r} is no text")
+            raise self.error(key, f"{_said(value)} is no text")
+        return self.one_line(key, value)
+
+    def one_line(self, key: str, value: str) -> str:
+        if "\n" in value or "\t" in value:
+            raise self.error(key, f"{_said(value)} has a line break or a tab: write it on one line")
         return value.strip()
+
+    def prose(self, key: str) -> str:
+        """A text that may go over several lines; their breaks mean nothing."""
+        value = self.raw.get(key, "")
+        if not isinstance(value, str):
+            raise self.error(key, f"{_said(value)} is no text")
+        return " ".join(value.split())
 
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
         """A list of texts, at least one where the file has the key; a single text stands for a list of one."""
@@ -259,20 +290,21 @@ class _Table:
             raise self.error(key, "this key is missing")
         listed = [value] if isinstance(value, str) else value
         if not isinstance(listed, list | tuple) or not all(isinstance(v, str) and v.strip() for v in listed):
-            raise self.error(key, f"{value!r} is no list of texts")
+            raise self.error(key, f"{_said(value)} is no list of texts")
         if key in self.raw and not listed:
             raise self.error(key, "the list is empty")
-        return tuple(dict.fromkeys(v.strip() for v in listed))
+        return tuple(dict.fromkeys(self.one_line(key, v) for v in listed))
 
     def whole(self, key: str, default: int, least: int = 0) -> int:
         value = self.raw.get(key, default)
         if not _is_whole(value) or value < least:
-            raise self.error(key, f"{value!r} is no whole number of at least {least}")
+            raise self.error(key, f"{_said(value)} is no whole number of at least {least}")
         return int(value)
 
     def choice(self, key: str, value: Any, known: Sequence[Any]) -> Any:
-        if value not in known:
-            raise self.error(key, f"{value!r} is none of {', '.join(map(str, known))}")
+        # For Python true is 1, and 5.0 is 5.
+        if not any(value == one and type(value) is type(one) for one in known):
+            raise self.error(key, f"{_said(value)} is none of {', '.join(map(str, known))}")
         return value
 
     def seeds(self, key: str) -> tuple[int, ...] | None:
@@ -282,15 +314,18 @@ class _Table:
             return None
         if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9})\s*-\s*(\d{1,9})", value.strip())):
             first, last = int(match[1]), int(match[2])
-            value = list(range(first, min(last, first + _MOST_OF_A_RANGE) + 1))
+            if last - first >= MOST_MODELS:
+                said = f"the range {first}-{last} has {last - first + 1:,} seeds"
+                raise self.error(key, f"{said}, and a study has at most {MOST_MODELS:,} models")
+            value = list(range(first, last + 1))
         if not isinstance(value, list) or not value or not all(_is_whole(v) and v >= 0 for v in value):
-            raise self.error(key, f'{self.raw[key]!r} is no list of seeds, such as [0, 1, 2] or "0-2"')
+            raise self.error(key, f'{_said(self.raw[key])} is no list of seeds, such as [0, 1, 2] or "0-2"')
         return tuple(dict.fromkeys(value))
 
     def table(self, key: str) -> _Table:
         value = self.raw.get(key, {})
         if not isinstance(value, dict):
-            raise self.error(key, f"{value!r} is no table")
+            raise self.error(key, f"{_said(value)} is no table")
         return _Table(value, self.where, self.key(key))
 
     def tables(self, key: str) -> Iterator[_Table]:
@@ -299,20 +334,81 @@ class _Table:
             raise self.error(key, f"write it as [[{self.key(key)}]], once for each")
         for i, one in enumerate(value, 1):
             named = one.get("name")
-            yield _Table(one, self.where, f"{self.key(key)}.{named if isinstance(named, str) else i}")
+            plain = isinstance(named, str) and named.isprintable()
+            yield _Table(one, self.where, f"{self.key(key)}.{named if plain else i}")
 
     def options(self, key: str) -> dict[str, str]:
         """Options of architectures, as texts."""
         found = {}
         for name, value in self.table(key).raw.items():
             if not isinstance(value, str | int | float):
-                raise self.error(f"{key}.{name}", f"{value!r} is no value of an option")
+                raise self.error(f"{key}.{name}", f"{_said(value)} is no value of an option")
             found[name] = str(value).lower() if isinstance(value, bool) else str(value)
         return found
 
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _said(value: Any) -> str:
+    """A value as an error repeats it: not more of it than a person reads."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]}..."
+
+
+def _check_values(raw: Mapping[str, Any], where: str) -> None:
+    """Refuse, anywhere in the file, what is no text of a person and no number of TOML.
+
+    Texts of a study go to terminals, Markdown and SVG, where control characters are commands or no characters at all.
+    """
+    left: list[tuple[tuple[str, ...], Any]] = [((), raw)]
+    while left:
+        path, value = left.pop()
+        key = ".".join(path)
+        if len(path) > _DEEPEST:
+            raise ExplorerError(f"{where}: {'.'.join(path[:3])}...: its lists or tables are nested too deeply.")
+        if isinstance(value, dict):
+            for name in value:
+                if (found := _control(name, "")) is not None:
+                    raise ExplorerError(f"{where}: the key {_said(name)} has the control character {found} in it.")
+            left += [((*path, name), one) for name, one in value.items()]
+        elif isinstance(value, list):
+            left += [((*path, str(i)), one) for i, one in enumerate(value, 1)]
+        elif isinstance(value, str) and (found := _control(value, "\n\t")) is not None:
+            raise ExplorerError(f"{where}: {key}: {_said(value)} has the control character {found} in it.")
+        elif isinstance(value, int) and not -_MOST_WHOLE <= value <= _MOST_WHOLE:
+            raise ExplorerError(f"{where}: {key}: a whole number must be below 2**63, and this one is not.")
+
+
+def _control(text: str, allowed: str) -> str | None:
+    """The first character that is no part of a text, as `U+001B`: control characters, line and paragraph separators,
+    those that turn the direction of writing, and what XML cannot hold.
+    """
+    for c in text:
+        turns = "\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069"
+        if c not in allowed and (turns or c in "\ufffe\uffff" or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")):
+            return f"U+{ord(c):04X}"
+    return None
+
+
+def _check_count(table: _Table, groups: Sequence[Group], seeds: Sequence[int], n_datasets: int) -> None:
+    """Refuse a study of too many models before any of them is made."""
+    counts = {}
+    for group in groups:
+        n_seeds = len(group.seeds or seeds)
+        varied = sum(_is_per_seed(entry, group) for entry in group.entries)
+        counts[group.name] = n_datasets * (varied * n_seeds + len(group.entries) - varied)
+    if (n := sum(counts.values())) > MOST_MODELS:
+        most = max(counts, key=lambda name: counts[name])
+        said = f"architectures, seeds and datasets make {n:,} models, {counts[most]:,} of them in {_said(most)}"
+        raise table.error("groups", f"{said}, and a study has at most {MOST_MODELS:,}")
+
+
+def _is_per_seed(entry: Entry, group: Group) -> bool:
+    """Whether an entry is a model a training seed."""
+    trained = (entry.weights or group.weights) == TRAINED and entry.weights_needed is None
+    return trained or SEED_MARK in entry.architecture
 
 
 def _training(table: _Table) -> Training | None:
@@ -351,7 +447,9 @@ def _claim(table: _Table, groups: Sequence[str]) -> Claim:
         if name not in groups:
             near = nearest(name, groups, limit=1)
             meant = f"did you mean {near[0]!r}" if near else f"groups are {', '.join(groups)}"
-            raise table.error(key, f"there is no group {name!r}; {meant}")
+            raise table.error(key, f"there is no group {_said(name)}; {meant}")
+    if table.text("more") == table.text("less"):
+        raise table.error("less", f"a claim compares two groups, and {_said(table.text('less'))} is that of 'more' too")
     return Claim(table.text("says"), table.text("more"), table.text("less"), table.text("attack", "") or None)
 
 
@@ -362,8 +460,8 @@ def _group(table: _Table) -> Group:
         raise table.error("architectures", "give a list of architectures")
     return Group(
         name=table.text("name"),
-        description=" ".join(table.text("description", "").split()),
-        entries=tuple(entry for i, one in enumerate(listed, 1) for entry in _entries(one, i, table)),
+        description=table.prose("description"),
+        entries=_all_entries(listed, table),
         options=table.options("options"),
         training=_training(table),
         seeds=table.seeds("seeds"),
@@ -372,14 +470,23 @@ def _group(table: _Table) -> Group:
     )
 
 
+def _all_entries(listed: Sequence[Any], table: _Table) -> tuple[Entry, ...]:
+    found: list[Entry] = []
+    for i, one in enumerate(listed, 1):
+        found += _entries(one, i, table)
+        if len(found) > MOST_MODELS:
+            raise table.error("architectures", f"these are more than {MOST_MODELS:,}, the most that a study may have")
+    return tuple(found)
+
+
 def _entries(one: Any, number: int, group: _Table) -> Iterator[Entry]:
     """The architectures that one element of the list stands for."""
     if isinstance(one, str):
-        for text in expand(one, lambda said: group.error("architectures", said)):
+        for text in expand(group.one_line("architectures", one), lambda said: group.error("architectures", said)):
             yield Entry(text)
         return
     if not isinstance(one, dict):
-        raise group.error("architectures", f"{one!r} is neither an architecture nor a table with one")
+        raise group.error("architectures", f"{_said(one)} is neither an architecture nor a table with one")
     table = _Table(one, group.where, group.key(f"architectures.{number}"))
     table.check(_ENTRY_KEYS)
     given = {key: table.text(key, "") or None for key in _ENTRY_KEYS[1:]}
@@ -395,17 +502,21 @@ def expand(text: str, error: Any) -> list[str]:
     if match := _RANDOM.fullmatch(" ".join(text.split())):
         first, last = int(match["first"]), int(match["last"])
         if last - first + 1 != int(match["count"]):
-            raise error(f"{text!r}: seeds {first}-{last} are {max(0, last - first + 1)}, not {match['count']}")
+            raise error(f"{_said(text)}: seeds {first}-{last} are {max(0, last - first + 1)}, not {match['count']}")
         text = f"{match['space'] or 'darts'}-random-{{{first}..{last}}}"
     ranges = [(int(first), int(last)) for first, last in _RANGE.findall(text)]
     for first, last in ranges:
-        if not 0 <= last - first < _MOST_OF_A_RANGE:
-            raise error(
-                f"{text!r}: the range {first}..{last} must go upward, over at most {_MOST_OF_A_RANGE:,} numbers"
-            )
+        if last < first:
+            raise error(f"{_said(text)}: the range {first}..{last} must go upward")
+    count = math.prod(last - first + 1 for first, last in ranges)
+    if count > MOST_MODELS:
+        named = " times ".join(f"{first}..{last}" for first, last in ranges)
+        raise error(
+            f"{_said(text)}: {named} are {count:,} architectures, and a study has at most {MOST_MODELS:,} models"
+        )
     pieces = _RANGE.sub("\0", text).split("\0")
     if re.search(r"[{}]", "".join(pieces).replace(SEED_MARK, "")):
-        raise error(f"{text!r}: braces hold a range, such as {{0..19}}, or the word seed")
+        raise error(f"{_said(text)}: braces hold a range, such as {{0..19}}, or the word seed")
     found = []
     for numbers in itertools.product(*(range(first, last + 1) for first, last in ranges)):
         found.append("".join(a + b for a, b in zip(pieces, [*map(str, numbers), ""], strict=True)))

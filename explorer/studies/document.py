@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import html
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from explorer.render import megas
@@ -16,11 +18,32 @@ from models.specs import digest
 #: Files beside the report.
 TABLE, DEFINITION = "evaluations.csv", "study.toml"
 
+_VERDICTS = ("holds", "opposite", "open", "floor", "single", "agreed")
+
 _LEGEND = (
     "In the tables ± is the sample standard deviation over runs and [ ] Wilson's 95 % interval of a single run; HRS "
     "and PP-HRS are of the attack named; ! marks an evaluation with warnings (see below); *in italics* is what was "
     "printed elsewhere, with its threat space: figures of two threat spaces do not compare."
 )
+
+
+#: What begins a list, a heading's underline or a rule.
+_BEGINS = re.compile(r"^([-+=]|\d{1,9}(?=[.)]))")
+
+
+def inline(text: str) -> str:
+    """A text of the study as Markdown that shows it as it was written: nothing in it is markup, HTML or a formula.
+
+    In a table `|` is escaped too, by what makes the table.
+    """
+    marked = re.sub(r"([\\`*_\[\]#~$])", r"\\\1", text)
+    numbered = _BEGINS.sub(lambda m: f"\\{m[1]}" if m[1] in "-+=" else f"{m[1]}\\", marked)
+    return html.escape(numbered, quote=False)
+
+
+def code(text: str) -> str:
+    """A name in the font of code; one that could end it, or be taken for markup in it, as a text."""
+    return inline(text) if re.search(r"[`|\\<>&$]", text) else f"`{text}`"
 
 
 def plot_name(kind: str, setting: Setting) -> str:
@@ -32,7 +55,7 @@ def plot_name(kind: str, setting: Setting) -> str:
 def markdown(findings: Findings, drawn: Sequence[str]) -> str:
     """The report. `drawn` are the names of the plots that lie beside it."""
     study = findings.study
-    parts = [f"# {study.title}", study.description, *_state(findings)]
+    parts = [f"# {inline(study.title)}", inline(study.description), *_state(findings)]
     if study.claims:
         parts += ["## What it says", *_claims(findings)]
     parts.append(_LEGEND)
@@ -53,7 +76,10 @@ def _state(findings: Findings) -> list[str]:
     if done < total:
         said += " **The study is not complete**: what is missing is listed below."
     where = f"Every evaluation with its identity in the store: [{TABLE}]({TABLE}). To run it again:"
-    return [said, where, f"```sh\n{findings.command}\n```"]
+    # A file's name may have backticks in it.
+    longest = max(map(len, re.findall("`+", findings.command)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [said, where, f"{fence}sh\n{findings.command}\n{fence}"]
 
 
 def _section(findings: Findings, setting: Setting, drawn: Sequence[str]) -> list[str]:
@@ -63,7 +89,7 @@ def _section(findings: Findings, setting: Setting, drawn: Sequence[str]) -> list
     labels = figures.labels_of(expansion, setting)
     lead = figures.lead(expansion, setting)
     top = ", top-5" if study.top_k == 5 else ""
-    parts = [f"## {setting.dataset}, eps {setting.eps}, threat space {setting.threat_space}{top}"]
+    parts = [f"## {inline(setting.dataset)}, eps {setting.eps}, threat space {setting.threat_space}{top}"]
     head = [
         "group",
         "architecture",
@@ -99,8 +125,8 @@ def _row(line: Line, labels: Sequence[str], lead: str) -> list[str]:
     params = line.params
     size = "–" if params is None else _size(params)
     return [
-        line.group,
-        f"`{line.label}`",
+        inline(line.group),
+        code(line.label),
         size,
         runs,
         _cell(line.mean(figures.clean_of)),
@@ -141,12 +167,12 @@ def _group_row(name: str, own: Sequence[Line], labels: Sequence[str], lead: str)
     n = max((len(mean.values) for mean in means if mean), default=0)
     unit = "seeds" if figures.is_by_seed(own) else "architectures"
     return [
-        name,
+        inline(name),
         "–" if params is None else _size(params),
         f"{n} {unit}" if n != 1 else f"{n} {unit[:-1]}",
         _cell(figures.over_runs(own, figures.clean_of, None)),
         *map(_cell, means),
-        "–" if best is None else f"`{best[0]}` {best[1]:.1f}",
+        "–" if best is None else f"{code(best[0])} {best[1]:.1f}",
     ]
 
 
@@ -172,7 +198,7 @@ def _printed_row(p: Printed, labels: Sequence[str], lead: str) -> list[str]:
     hrs = "–" if pgd is None or not p.clean + pgd else f"*{2 * p.clean * pgd / (p.clean + pgd):.1f}*"
     return [
         "",
-        f"*{p.architecture}, printed: {p.threat_space}{top}*",
+        f"*{inline(p.architecture)}, printed: {p.threat_space}{top}*",
         "–" if p.params_m is None else f"*{p.params_m:g}M*",
         "–" if p.runs is None else f"*{p.runs}*",
         f"*{p.clean:.1f}*" + (f" *± {p.clean_std:.1f}*" if p.clean_std is not None else ""),
@@ -198,15 +224,16 @@ def _parameters(lines: Sequence[Line], lead: str) -> list[str]:
             if line.group in chosen and line.params and (robust := line.mean(figures.robust_of, lead))
         ]
         found = comparisons.rank_correlation(points)
-        if found is not None:
-            verdict = "goes up" if found[0] > 0 else "goes down"
-            sure = (
-                f"{verdict} with parameters" if found[1] < comparisons.LEVEL else "shows no order that chance would not"
-            )
-            said.append(
-                f"- {name}: robust accuracy {sure} (Spearman's rank correlation {found[0]:+.2f}, "
-                f"p {_p(found[1])}, {len(points)} sizes)"
-            )
+        if found is None:
+            continue
+        rho, p = found
+        shown, own = f"Spearman's rank correlation {rho:+.2f}", inline(name)
+        if p is None:
+            said.append(f"- {own}: {len(points)} sizes are too few to tell an order from chance ({shown})")
+            continue
+        order = f"goes {'up' if rho > 0 else 'down'} with parameters"
+        sure = order if p < comparisons.LEVEL else "shows no order that chance would not"
+        said.append(f"- {own}: robust accuracy {sure} ({shown}, p {_p(p)}, {len(points)} sizes)")
     return ["Parameters against accuracy under " + lead + ":\n\n" + "\n".join(said)] if said else []
 
 
@@ -224,7 +251,7 @@ def _claims(findings: Findings) -> Iterator[str]:
     ]
     for claim in findings.study.claims:
         own = [c for c in all_ if c.claim is claim]
-        lines = [f"**{claim.says}.** {verdict(own)}"]
+        lines = [f"**{inline(claim.says)}.** {verdict(own)}"]
         lines += [f"- {_compared(c)}" for c in own]
         yield lines[0] + ("\n\n" + "\n".join(lines[1:]) if own else "")
     if all_:
@@ -240,7 +267,7 @@ def verdict(found: Sequence[Comparison]) -> str:
     if not found:
         return "Not measured yet."
     n = len(found)
-    counts = {name: sum(c.verdict == name for c in found) for name in ("holds", "opposite", "open", "floor", "single")}
+    counts = {name: sum(c.verdict == name for c in found) for name in _VERDICTS}
     if counts["holds"] == n:
         return f"Holds here, in {'every' if n > 1 else 'the'} setting measured."
     if counts["opposite"] == n:
@@ -251,6 +278,7 @@ def verdict(found: Sequence[Comparison]) -> str:
         "open": "the difference cannot be told from chance",
         "floor": "the attack leaves nothing to compare",
         "single": "there are too few runs to say",
+        "agreed": "all runs agree, and without spread there is nothing to test by",
     }
     said = [f"in {counts[name]} {words[name]}" for name in words if counts[name]]
     if len(said) == 1 and n == 1:
@@ -269,17 +297,20 @@ def _compared(c: Comparison) -> str:
         "open": "cannot be told from chance",
         "floor": "nothing to compare",
         "single": "too few runs to say",
+        "agreed": "all runs agree",
     }
     test = "paired t-test" if c.paired else "Welch's t-test"
     sizes = f"{len(c.more.values)} against {len(c.less.values)} {c.unit}"
     sure = sizes
     if c.p_value is not None and c.low is not None and c.high is not None:
         sure = f"95 % interval {c.low:+.1f} to {c.high:+.1f}, {test}, p {_p(c.p_value)}, {sizes}"
-    s = c.setting
+    elif c.verdict == "agreed":
+        sure = f"{'the same in every pair' if c.paired else 'no spread within the groups'}, no p-value, {sizes}"
+    s, more, less = c.setting, inline(c.claim.more), inline(c.claim.less)
     return (
-        f"{s.dataset}, {c.label} at {s.eps}, {s.threat_space}: {c.claim.more} {_cell(c.more)} %, {c.claim.less} "
+        f"{inline(s.dataset)}, {c.label} at {s.eps}, {s.threat_space}: {more} {_cell(c.more)} %, {less} "
         f"{_cell(c.less)} %, difference {c.difference:+.1f} points ({sure}): **{words[c.verdict]}**. Best of each: "
-        f"`{c.best_more[0]}` {c.best_more[1]:.1f} %, `{c.best_less[0]}` {c.best_less[1]:.1f} %. Clean: "
+        f"{code(c.best_more[0])} {c.best_more[1]:.1f} %, {code(c.best_less[0])} {c.best_less[1]:.1f} %. Clean: "
         f"{_cell(c.clean_more)} and {_cell(c.clean_less)} %."
     )
 
@@ -300,7 +331,7 @@ def _printed_elsewhere(findings: Findings) -> list[str]:
     rows = [_printed_row(p, labels, "pgd")[1:-1] for p in others]
     top = f", top-{first.top_k}" if first.top_k != 1 else ""
     return [
-        f"## What was printed: {first.table} of arXiv:2007.08428, {first.dataset}",
+        f"## What was printed: {inline(first.table)} of arXiv:2007.08428, {inline(first.dataset)}",
         _grid(head, rows, right=1),
         f"Other data, eps 8/255, threat space {first.threat_space}{top}: what can be compared is the order, not the "
         "numbers.",
@@ -321,7 +352,10 @@ def _warnings(findings: Findings) -> list[str]:
             said.setdefault(warning, []).append(f"{about} ({m.row['evaluation_id']})")
     if not said:
         return []
-    return ["## Warnings", "\n".join(f"- {warning}: {'; '.join(who)}." for warning, who in said.items())]
+    return [
+        "## Warnings",
+        "\n".join(f"- {inline(warning)}: {inline('; '.join(who))}." for warning, who in said.items()),
+    ]
 
 
 def _missing(findings: Findings) -> list[str]:
@@ -339,7 +373,8 @@ def _missing(findings: Findings) -> list[str]:
         said.setdefault(reason, []).append(state.model.title)
     if not said:
         return []
-    return ["## Missing", "\n".join(f"- {', '.join(who)}: {reason.rstrip('.')}." for reason, who in said.items())]
+    lines = [f"- {inline(', '.join(who))}: {inline(reason.rstrip('.'))}." for reason, who in said.items()]
+    return ["## Missing", "\n".join(lines)]
 
 
 def _how(findings: Findings) -> list[str]:
@@ -354,7 +389,7 @@ def _how(findings: Findings) -> list[str]:
     orders = [state.model.order for state in findings.states if state.model.order is not None]
     recipes = sorted({part.resolved().name for order in orders for part in order.parts or (order,)})
     if recipes:
-        lines.append("Recipes: " + ", ".join(recipes) + _changes(study))
+        lines.append(inline("Recipes: " + ", ".join(recipes) + _changes(study)))
     for key, said in (
         ("software_version", "nasrob-tui"),
         ("torch_version", "PyTorch"),
@@ -363,8 +398,8 @@ def _how(findings: Findings) -> list[str]:
     ):
         values = sorted({str(m.row[key]) for m in found if m.row[key] is not None})
         if values:
-            lines.append(f"{said}: {', '.join(values)}")
-    groups = [f"{g.name}: {g.description}" for g in study.groups if g.description]
+            lines.append(inline(f"{said}: {', '.join(values)}"))
+    groups = [inline(f"{g.name}: {g.description}") for g in study.groups if g.description]
     return ["## How it was measured", "\n".join(f"- {line.rstrip('.')}." for line in [*lines, *groups])]
 
 
@@ -387,7 +422,10 @@ def _settings(attack: Any) -> str:
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: int) -> str:
     """A Markdown table; columns from `right` on are right-aligned."""
-    clean: Callable[[str], str] = lambda text: text.replace("|", "\\|")  # noqa: E731
+
+    def clean(text: str) -> str:
+        return text.replace("|", "\\|")
+
     lines = [
         "| " + " | ".join(map(clean, head)) + " |",
         "|" + "|".join("---" if i < right else "---:" for i in range(len(head))) + "|",

@@ -5,8 +5,12 @@ Only the registries are asked, so that a study can be looked at where its data a
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,17 +106,26 @@ def expand(study: Study, brought: Mapping[str, str] | None = None) -> Expansion:
     }
     _check_claims(study, [spec for specs in attacks.values() for spec in specs])
     models: list[StudyModel] = []
+    named = Counter(_name(entry) for group in study.groups for entry in group.entries)
     unused = dict(brought or {})
+    known_data: dict[str, str] = {}
     for name in study.datasets:
         dataset = _named(study, "datasets", lambda name=name: datasets.find(name))
+        if (same := known_data.setdefault(dataset.name, name)) != name:
+            raise ExplorerError(f"{study.where}: datasets: {same!r} and {name!r} are the same dataset: name it once.")
+        _check_examples(study, dataset)
         for group in study.groups:
             seeds = group.seeds or study.seeds
+            own: list[StudyModel] = []
             for entry in group.entries:
-                models += _models(study, group, entry, dataset, seeds, unused, brought or {})
+                own += _models(study, group, entry, dataset, seeds, named, unused, brought or {})
+            _check_twice(study, group, own)
+            models += own
     if unused:
         known = ", ".join(dict.fromkeys(model.label for model in models))
         raise ExplorerError(f"--weights {next(iter(unused))}: {study.where} has no such architecture, only {known}.")
     _check_options(study)
+    _check_printed(study)
     return Expansion(study, tuple(models), attacks)
 
 
@@ -162,12 +175,60 @@ def _check_claims(study: Study, attacks: Sequence[AttackSpec]) -> None:
             raise ExplorerError(f"{study.where}: claims.{i}.attack: {said}.")
 
 
+def _check_examples(study: Study, dataset: Dataset) -> None:
+    """Refuse more examples than there are, where a dataset's size is known without its files."""
+    size = dataset.sizes.get(dataset.split_named("test"))
+    if size is not None:
+        check_size(study, dataset.name, size)
+
+
+def check_size(study: Study, dataset: str, size: int) -> None:
+    """Refuse more examples than the `size` of the test split. Raises `ExplorerError`."""
+    if study.examples is not None and study.examples > size:
+        said = f'{dataset} has {size} test examples, not {study.examples}: give a smaller number, or "all"'
+        raise ExplorerError(f"{study.where}: examples: {said}.")
+
+
+def _check_twice(study: Study, group: Group, models: Sequence[StudyModel]) -> None:
+    """Refuse a group in which one model counts twice: it would pass for a further run."""
+    found: dict[object, StudyModel] = {}
+    for model in models:
+        # The recipe is the group's.
+        same = found.setdefault((model.architecture, model.seed, model.weights), model)
+        if same is model:
+            continue
+        one, other = repr(same.text), repr(model.text)
+        who = f"{one} is listed twice" if one == other else f"{one} and {other} are the same architecture"
+        said = f"{who}: list it once; further runs come from further seeds"
+        raise ExplorerError(f"{study.where}: groups.{group.name}.architectures: {said}.")
+
+
+def _check_printed(study: Study) -> None:
+    """Refuse a table that nobody printed."""
+    if study.printed is not None and study.printed not in printed_tables():
+        said = f"{study.printed!r} is no table of the published data; they are {', '.join(printed_tables())}"
+        raise ExplorerError(f"{study.where}: printed: {said}.")
+
+
+@cache
+def printed_tables() -> tuple[str, ...]:
+    """Labels of the tables whose figures every store holds, in their order."""
+    folder = resources.files("store").joinpath("published")
+
+    def rows(name: str) -> Iterator[Mapping[str, str]]:
+        yield from csv.DictReader(folder.joinpath(name).read_text(encoding="utf-8").splitlines())
+
+    found = (row["table"] for one in rows("publications.csv") for row in rows(f"{one['publication_id']}.csv"))
+    return tuple(dict.fromkeys(found))
+
+
 def _models(
     study: Study,
     group: Group,
     entry: Entry,
     dataset: Dataset,
     seeds: Sequence[int],
+    named: Mapping[str, int],
     unused: dict[str, str],
     brought: Mapping[str, str],
 ) -> list[StudyModel]:
@@ -177,7 +238,7 @@ def _models(
     per_seed = SEED_MARK in entry.architecture
     for seed in seeds:
         text = entry.architecture.replace(SEED_MARK, str(seed))
-        label = entry.label or _short(text, study)
+        label = entry.label or _short(text, named[_name(entry)])
         given = next((name for name in (label, entry.label, text, entry.architecture) if name in brought), None)
         if given is not None:
             unused.pop(given, None)
@@ -201,7 +262,7 @@ def _models(
         found.append(
             StudyModel(
                 group=group.name,
-                label=_short(entry.architecture, study).replace(SEED_MARK, "*")
+                label=_short(entry.architecture, named[_name(entry)]).replace(SEED_MARK, "*")
                 if per_seed and not entry.label
                 else label,
                 text=text,
@@ -220,11 +281,13 @@ def _models(
     return found
 
 
-def _short(text: str, study: Study) -> str:
+def _name(entry: Entry) -> str:
+    return entry.architecture.partition("@")[0]
+
+
+def _short(text: str, n_called: int) -> str:
     """An architecture without its options, where no other of the study is called so."""
-    name = text.partition("@")[0]
-    same = [e for group in study.groups for e in group.entries if e.architecture.partition("@")[0] == name]
-    return name if len(same) < 2 else text
+    return text.partition("@")[0] if n_called < 2 else text
 
 
 def _order(study: Study, group: Group, spec: ArchitectureSpec, dataset: Dataset, seed: int) -> Order:

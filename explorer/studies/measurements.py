@@ -87,6 +87,8 @@ class Mean:
         """None for a single value."""
         if len(self.values) < 2:
             return None
+        if len(set(self.values)) == 1:
+            return 0.0  # exactly: the mean of equal numbers need not be that number
         mean = self.mean
         return math.sqrt(math.fsum((v - mean) ** 2 for v in self.values) / (len(self.values) - 1))
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import csv
 import io
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from explorer.errors import FAILED, ExplorerError
+from explorer.errors import FAILED, USAGE, ExplorerError
 from explorer.studies import document
 from explorer.studies import measurements as figures
 from explorer.studies.document import DEFINITION, TABLE
@@ -36,6 +37,26 @@ SUMMARY_KEYS = (
     "group", "label", "dataset", "threat_space", "eps", "attack", "runs", "params", "clean_accuracy", "clean_std",
     "robust_accuracy", "robust_std", "robust_accuracy_low", "robust_accuracy_high", "hrs", "pp_hrs", "warnings",
 )  # fmt: skip
+
+
+def check(folder: Path) -> None:
+    """Raise `ExplorerError` (exit code 2) where a report could not be written into a folder; leaves nothing behind.
+
+    For the time before the work: an hour later is too late to hear of a slip of the pen.
+    """
+    folder = folder.expanduser().absolute()
+    # The folder may have to be made: then the nearest one that exists counts.
+    place = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+    try:
+        if not place.is_dir():
+            raise ExplorerError(f"cannot write the report to {folder}: {place} is not a folder.", USAGE)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ExplorerError(f"cannot write the report to {folder}: {error.strerror or error}.", USAGE) from None
+    for name in (REPORT, TABLE, DEFINITION):
+        if (folder / name).is_dir():
+            raise ExplorerError(f"cannot write the report to {folder}: {name} in it is a folder.", USAGE)
 
 
 def write(findings: Findings, folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import signal
 import threading
 import time
@@ -166,11 +167,13 @@ def run(
     say: Say,
     watch: Watch = unwatched,
     listen: Listen = lambda: contextlib.nullcontext(lambda event: None),
+    follow: str | None = None,
 ) -> Report:
     """Train and evaluate what is missing of a study. `states` are those of `look`, one a model.
 
     `say` gets sentences, `watch` the epochs of trainings, `listen` the events of evaluations. A model that fails is
-    reported and the others go on. Raises `ExplorerError` (exit code 3) when the study is being run already.
+    reported and the others go on. Raises `ExplorerError` (exit code 3) when the study is being run already; `follow` is
+    the command that shows how far it is.
     """
     from filelock import Timeout
 
@@ -180,9 +183,13 @@ def run(
         with lock(place, name, timeout=1.0):
             return _Run(expansion, states, place, interruption, say, watch, listen).work()
     except Timeout:
+        if follow is None:
+            study = expansion.study
+            follow = shlex.join(
+                ["nasrob-tui", "study", "status", study.name if study.source == "shipped" else study.source]
+            )
         raise ExplorerError(
-            f"study {name} is being run already: wait for it, or follow it with `nasrob-tui study status {name}`.",
-            errors.BUSY,
+            f"study {name} is being run already: wait for it, or follow it with `{follow}`.", errors.BUSY
         ) from None
 
 
@@ -211,6 +218,7 @@ class _Run:
                     raise KeyboardInterrupt
                 if self.interruption.spent:
                     raise BudgetSpent
+                self._tidy(state)
                 if state.n_complete < len(self.expansion.all_attacks):
                     self._model(state, f"[{number}/{n}]")
         except BudgetSpent:
@@ -262,7 +270,7 @@ class _Run:
         cost = f", about {costs.about(each * epochs * images)}" if each else ""
         self.say(f"{mark} {model.title}: training{cost}")
         trainer = self.place.trainer(say=self.say, watch=self.watch)
-        fresh = not self._begun()
+        fresh = self._is_fresh(order)
         began = time.monotonic()
         with self.interruption.at_once():
             trained = trainer.train(order)
@@ -272,8 +280,26 @@ class _Run:
         if fresh and images:
             self.times.note(model.architecture, model.dataset, took / (epochs * images))
 
-    def _begun(self) -> bool:
-        """Whether some training was interrupted before: then how long this one takes tells little."""
+    def _tidy(self, state: ModelState) -> None:
+        """Remove the checkpoints of a training whose weights are here: it was killed before it could do that itself."""
+        if state.weights != "here" or state.model.order is None or not self._any_checkpoint():
+            return
+        trainer, order = self.place.trainer(), state.model.order
+        with contextlib.suppress(ModelsError, OSError):
+            for part in (*order.parts, order):
+                if (trained := trainer.existing(part)) is not None:
+                    trainer.tidy(trained, part)
+
+    def _is_fresh(self, order: Order) -> bool:
+        """Whether a training begins at its beginning: else how long it takes tells little."""
+        trainer = self.place.trainer()
+        if any(trainer.existing(part) is not None for part in order.parts):
+            return False
+        fingerprint = datasets.load(order.dataset, "train", root=self.place.data_root).fingerprint
+        begun = (f"{part.plan(fingerprint).identity}.pt" for part in order.parts or (order,))
+        return not any((self.place.settings.checkpoints / name).exists() for name in begun)
+
+    def _any_checkpoint(self) -> bool:
         checkpoints = self.place.settings.checkpoints
         return checkpoints.is_dir() and any(checkpoints.glob("*.pt"))
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax import saxutils
+
+#: What XML 1.0 has no characters for (section 2.2).
+_NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 WIDTH, HEIGHT = 760, 480
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 20, 70, 52
@@ -54,17 +58,17 @@ def svg(points: Sequence[Point], x: Axis, y: Axis, title: str) -> str:
     series = list(dict.fromkeys(p.series for p in points))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f"aria-label={quoteattr(title)}>",
-        f"<title>{escape(title)}</title>",
+        f"aria-label={saxutils.quoteattr(_xml(title))}>",
+        f"<title>{_text(title)}</title>",
         _style(len(series)),
         f'<rect class="ground" width="{WIDTH}" height="{HEIGHT}"/>',
-        f'<text class="title" x="{_LEFT}" y="22">{escape(title)}</text>',
+        f'<text class="title" x="{_LEFT}" y="22">{_text(title)}</text>',
         *_legend(series),
         *_grid(across, up),
         f'<text class="axis" text-anchor="middle" x="{(_LEFT + WIDTH - _RIGHT) / 2:g}" y="{HEIGHT - 12}">'
-        f"{escape(x.title)}</text>",
+        f"{_text(x.title)}</text>",
         f'<text class="axis" text-anchor="middle" transform="translate(16 {(_TOP + HEIGHT - _BOTTOM) / 2:g}) '
-        f'rotate(-90)">{escape(y.title)}</text>',
+        f'rotate(-90)">{_text(y.title)}</text>',
     ]
     placed = [(across.at(p.x), up.at(p.y)) for p in points]
     bars = [
@@ -77,9 +81,18 @@ def svg(points: Sequence[Point], x: Axis, y: Axis, title: str) -> str:
     for p, (cx, cy) in zip(points, placed, strict=True):
         said = f"{p.label}: {x.title} {_figure(p.x)}, {y.title} {_figure(p.y)}"
         kind = series.index(p.series)
-        parts.append(f'<g class="s{_hue(kind)}"><title>{escape(said)}</title>{_shape(kind, cx, cy)}</g>')
+        parts.append(f'<g class="s{_hue(kind)}"><title>{_text(said)}</title>{_shape(kind, cx, cy)}</g>')
     parts += _labels(points, placed, [bar for _, bar in bars])
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _xml(text: str) -> str:
+    """A text with a mark in the place of what cannot stand in XML."""
+    return _NO_XML.sub("\ufffd", text)
+
+
+def _text(text: str) -> str:
+    return saxutils.escape(_xml(text))
 
 
 class _Scale:
@@ -153,7 +166,7 @@ def _legend(series: Sequence[str]) -> list[str]:
     parts, at = [], float(_LEFT + 6)
     for i, name in enumerate(series):
         parts.append(f'<g class="s{_hue(i)}">{_shape(i, at, 46)}</g>')
-        parts.append(f'<text x="{at + 11:g}" y="50">{escape(name)}</text>')
+        parts.append(f'<text x="{at + 11:g}" y="50">{_text(name)}</text>')
         at += 34 + len(name) * _FONT * _CHARACTER
     return parts
 
@@ -218,7 +231,7 @@ def _labels(points: Sequence[Point], placed: Sequence[tuple[float, float]], bars
             if across and up and not any(_meet(box, other) for j, other in enumerate(taken) if j != i):
                 # Where letters are narrower than taken here, the text still begins, or ends, beside its point.
                 anchor, at = ("end", begin + width) if begin == left else ("start", begin)
-                parts.append(f'<text text-anchor="{anchor}" x="{at:.1f}" y="{base:.1f}">{escape(point.label)}</text>')
+                parts.append(f'<text text-anchor="{anchor}" x="{at:.1f}" y="{base:.1f}">{_text(point.label)}</text>')
                 taken.append(box)
                 break
     return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from explorer.jobs import planning
 from explorer.jobs.planning import Asked
 from explorer.jobs.request import Request
 from explorer.studies.definition import PUBLISHED, TRAINED
-from explorer.studies.expansion import Expansion, Place, StudyModel
+from explorer.studies.expansion import Expansion, Place, StudyModel, check_size
 from explorer.training import Order
 from models.datasets import registry as datasets
 from models.errors import DataError, ModelsError, WeightsError
@@ -55,7 +56,11 @@ class ModelState:
 
 
 def look(expansion: Expansion, place: Place) -> list[ModelState]:
-    """Where every model and evaluation of a study stands."""
+    """Where every model and evaluation of a study stands.
+
+    Raises `ExplorerError` for more examples than a dataset has, which only the files of some tell.
+    """
+    _check_sizes(expansion, place)
     files = catalogue.scan(place.settings.weights_folders)
     states = [_look(model, expansion, place, files) for model in expansion.models]
     wanted = [one.evaluation_id for state in states for one in state.evaluations]
@@ -70,6 +75,18 @@ def look(expansion: Expansion, place: Place) -> list[ModelState]:
         )
         for state in states
     ]
+
+
+def _check_sizes(expansion: Expansion, place: Place) -> None:
+    if expansion.study.examples is None:
+        return
+    for name in dict.fromkeys(model.dataset for model in expansion.models):
+        dataset = datasets.find(name)
+        if dataset.split_named("test") in dataset.sizes:
+            continue  # the study was refused already
+        with contextlib.suppress(DataError):
+            test = datasets.load(name, "test", root=place.data_root, download=place.download)
+            check_size(expansion.study, name, len(test))
 
 
 def look_again(model: StudyModel, expansion: Expansion, place: Place) -> ModelState:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from explorer.errors import ExplorerError
-from explorer.studies import comparisons, costs, definition, document, expansion, measurements, scatter
+from explorer.studies import comparisons, costs, definition, document, expansion, measurements, reporting, scatter
 from explorer.studies.comparisons import Comparison
-from explorer.studies.measurements import Mean, Setting
+from explorer.studies.measurements import Findings, Mean, Measurement, Setting
+from explorer.studies.standing import Found, ModelState
 from models.errors import UnknownName
 
 TEXT = """
@@ -96,6 +99,19 @@ def test_ranges_that_make_no_sense(text: str) -> None:
         ('name = "small"\nprinted = 2', "printed:", "no text"),
         ('name = "small"\nplots = ["bars"]', "plots:", "tradeoff"),
         ('name = "small"\ntop_k = 3', "top_k:", "1, 5"),
+        ('name = "small"\ntop_k = true', "top_k:", "True is none of 1, 5"),
+        ('name = "small"\nprinted = "Table 99"', "printed:", "Table 1, Table 2"),
+        ('name = "small"\nexamples = 501', "examples:", "500 test examples"),
+        ('name = "small"\nattack_seed = 9223372036854775808', "attack_seed:", "2**63"),
+        (f'name = "small"\nattack_seed = {"9" * 5000}', "64 bits", ""),
+        (f'name = "small"\nattack_seed = 0x{"f" * 5000}', "attack_seed:", "2**63"),
+        (f"a = {'[' * 20000}{']' * 20000}", "too deeply", ""),
+        (f"{'.'.join('a' * 2000)} = 1", "too deeply", ""),
+        ('name = "small\\u001b[31m"', "name:", "U+001B"),
+        ('name = "small"\ndescription = "a \\u0007"', "description:", "U+0007"),
+        ('name = "small"\ndescription = "\\u202e"', "description:", "U+202E"),
+        ('name = "small"\n"a\\u001b" = 1', "key", "U+001B"),
+        ('name = "small\\n"', "name:", "one line"),
         ('name = "small', "not valid TOML", ""),
     ],
 )
@@ -122,12 +138,39 @@ def test_refusals_name_file_key_and_what_was_meant(change: str, key: str, says: 
         ('less = "hand-crafted"', 'less = "hand-crafted"\nattack = "pgd-10"', "claims.1.attack", "pgd-3"),
         ("init_channels = 4", "inital_channels = 4", "groups.random.options.inital_channels", "init_channels"),
         ('name = "random"', 'name = "hand-crafted"', "groups", "twice"),
+        ('name = "random"', 'name = "ran\\ndom"', "groups.2.name", "one line"),
+        ('says = "Random', 'says = "\\u0000', "claims.1.says", "U+0000"),
+        ('more = "random"', 'more = "hand-crafted"', "claims.1.less", "two groups"),
+        ('["digits"]', '["digits", "Digits"]', "datasets", "same dataset"),
+        ("[0, 1]", "[9223372036854775808]", "seeds.1", "2**63"),
+        ("[0, 1]", '"0-999999999"', "seeds", "0-999999999"),
+        ("[0, 1]", '"0-9999"', "groups", "20,000 models"),
+        ('["resnet18@width=2"]', '["resnet18@width={0..99999}"]', "groups.hand-crafted", "0..99999"),
+        ('["resnet18@width=2"]', '["darts-random-{0..999}@layers={1..99999}"]', "groups.hand-crafted", "99,999,000"),
+        ('["resnet18@width=2"]', str(["a{0..6000}"] * 2), "groups.hand-crafted", "10,000"),
+        ('["resnet18@width=2"]', '["resnet18", "resnet18"]', "groups.hand-crafted", "'resnet18' is listed twice"),
+        ('["resnet18@width=2"]', '["resnet18", "resnet18@width=16"]', "groups.hand-crafted", "same architecture"),
+        (
+            '["resnet18@width=2"]',
+            '["darts-random-{0..5}", "darts-random-3"]',
+            "groups.hand-crafted",
+            "'darts-random-3'",
+        ),
+        ("[0, 1]", "[922337203685477580]\n", "training seed", "92233720368547758"),
     ],
 )
 def test_refusals_of_names(old: str, new: str, key: str, says: str) -> None:
-    said = refusal(TEXT.replace(old, new, 1))
+    text = TEXT.replace("darts-random-{seed}", "darts-ensemble-0@cells=1-1") if key == "training seed" else TEXT
+    said = refusal(text.replace(old, new, 1))
     assert key in said
     assert says in said
+    assert len(said) < 400
+
+
+def test_the_same_architecture_in_two_groups_and_with_other_weights_is_no_repetition() -> None:
+    text = TEXT.replace('["darts-random-{seed}"]', '["darts", { architecture = "resnet18@width=2", weights = "abc" }]')
+    found = expansion.expand(study(text.replace('["resnet18@width=2"]', '["resnet18@width=2", "darts@layers=3"]')))
+    assert len(found.models) == 4 + 3
 
 
 def test_expansion_of_seeds_options_attacks_and_threat_spaces() -> None:
@@ -285,10 +328,118 @@ def test_tests_agree_with_scipy() -> None:
         ((20.0, 50.0, 35.0), (30.0, 31.0, 29.0), "open"),
         ((0.5, 0.7, 0.1), (1.0, 0.2, 0.3), "floor"),
         ((40.0,), (20.0,), "single"),
+        ((5.0, 5.0, 5.0), (50.0, 50.0, 50.0), "agreed"),
+        ((100 / 3,) * 49, (200 / 3,) * 3, "agreed"),
     ],
 )
 def test_verdicts(more: tuple[float, ...], less: tuple[float, ...], said: str) -> None:
     assert comparison(more, less).verdict == said
+
+
+def test_no_spread_is_not_too_few_runs() -> None:
+    agreed = comparison((5.0, 5.0, 5.0), (50.0, 50.0, 50.0))
+    said = document._compared(agreed)
+    assert (
+        "difference -45.0 points (no spread within the groups, no p-value, 3 against 3 runs): **all runs agree**"
+        in said
+    )
+    assert "too few" not in said + document.verdict([agreed])
+    assert comparisons._paired([0.1 + 0.2, 0.3]) == (None, None, None), "what rounding leaves is no spread"
+
+
+def test_rank_correlation_counts_every_order_of_few_points() -> None:
+    from scipy import stats
+
+    assert ranked(range(5), range(5)) == pytest.approx([1, 2 / 120])
+    estimate, p = ranked(range(4), range(4))
+    assert (round(estimate or 0, 9), p) == (1, None)
+    assert comparisons.rank_correlation([(i, 3.0) for i in range(6)]) is None
+    x, y = [1.0, 2, 3, 4, 5, 6], [2.0, 1, 4, 4, 9, 7]
+    theirs = stats.permutation_test(
+        (y,), lambda one: stats.spearmanr(x, one).statistic, permutation_type="pairings", n_resamples=10**4
+    )
+    assert ranked(x, y) == pytest.approx([theirs.statistic, theirs.pvalue])
+    x, y = [float(i) for i in range(9)], [0.0, 2, 1, 4, 3, 6, 5, 8, 7]
+    assert ranked(x, y) == pytest.approx(list(stats.spearmanr(x, y)))
+
+
+def ranked(x: Iterable[float], y: Iterable[float]) -> list[float | None]:
+    """Rank correlation and p-value."""
+    return list(comparisons.rank_correlation(list(zip(x, y, strict=True))) or ())
+
+
+def findings(text: str, robust: Callable[[int], float] = float) -> Findings:
+    """Findings of a study whose every evaluation is complete; the models have 1000, 2000, ... parameters."""
+    found = expansion.expand(study(text))
+    states, rows = [], []
+    for i, model in enumerate(found.models):
+        states.append(ModelState(model, "here", None, (), tuple(Found("e", a, "complete") for a in found.all_attacks)))
+        for attack in found.all_attacks:
+            value = robust(i)
+            row = {"params": 1000 * (i + 1), "warnings": ["odd <b>"], "evaluation_id": "e", "n_classes": 10}
+            row |= {"clean_accuracy": 90.0, "robust_accuracy": value, "robust_accuracy_low": None}
+            row |= {"robust_accuracy_high": None, "n_examples": 500, "n_errors": 0}
+            row |= dict.fromkeys(("software_version", "torch_version", "engine_revision", "device"), "x_y")
+            rows.append(Measurement(model, attack, expansion.label_of(attack), row, 90.0, value, 1.0, None))
+    return Findings(found, states, rows, [], "nasrob-tui study run 'a```b'")
+
+
+@pytest.mark.parametrize(("n", "said"), [(4, "4 sizes are too few to tell"), (5, "goes up"), (1, "")])
+def test_report_gives_no_p_value_for_few_sizes(n: int, said: str) -> None:
+    text = TEXT.partition('[[groups]]\nname = "random"')[0].replace("width=2", f"width={{1..{n}}}")
+    text = text.replace("seeds = [0, 1]", 'seeds = [0]\nplots = ["parameters"]')
+    lines = [line for line in document.markdown(findings(text), []).splitlines() if "Spearman" in line]
+    assert all(said in line for line in lines)
+    assert bool(lines) == (n > 1)
+    assert [", p = 0.017, 5 sizes" in line for line in lines] == [n == 5] * len(lines)
+
+
+#: Texts that would be markup, HTML, a formula or a link, if a report took them as they are.
+HOSTILE = [
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))", "![x](http://e/x.png)",
+    "# heading", "a|b", "$x$", "`code` and ``more``", "P`|<b>", "- item", "1. item", "*x* _y_ ~~z~~ \\|", "&lt;b&gt;",
+    "<javascript:1>", "--- | ---", "> quote", "[red]", "\\", "``` fence", "=== a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_texts_of_a_study_are_no_markup_in_its_report(hostile: str) -> None:
+    from markdown_it import MarkdownIt
+
+    said = json.dumps(hostile)
+    text = TEXT.replace('"Small"', f'{said}\ndescription = {said}\nplots = ["tradeoff", "parameters"]')
+    text = text.replace('name = "random"', f"name = {said}\ndescription = {said}").replace(
+        'more = "random"', f"more = {said}"
+    )
+    text = text.replace('"darts-random-{seed}"', f'{{ architecture = "darts-random-{{seed}}", label = {said} }}')
+    text = text.replace('"Random is better"', said).replace("seeds = [0, 1]", "seeds = [0]")
+    found = findings(text, lambda i: 10.0 + i)
+    tokens = (
+        MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(document.markdown(found, []))
+    )
+    every = [one for token in tokens for one in (token, *(token.children or ()))]
+    kinds = {one.type for one in every}
+    assert not kinds & {"html_inline", "html_block", "image", "s_open", "blockquote_open", "ordered_list_open", "hr"}
+    assert {one.attrs["href"] for one in every if one.type == "link_open"} == {"evaluations.csv", "study.toml"}
+    shown = ["".join(c.content for c in one.children or () if c.type in ("text", "code_inline")) for one in tokens]
+    heads = [shown[i + 1] for i, one in enumerate(tokens) if one.type == "heading_open"]
+    assert heads == [
+        hostile, "What it says", *(f"digits, eps {n}/255, threat space pixel" if i == 0 else "By group" for n in (8, 16)
+                                   for i in (0, 1)), "Warnings", "How it was measured",
+    ]  # fmt: skip
+    assert shown.count(hostile) >= 1 + 1 + 2 * 3, "the title, the description, and cells of the tables"
+    assert f"{hostile}." in [one.content for one in every] or any(one.startswith(f"{hostile}. ") for one in shown)
+    assert sum(one.type == "fence" for one in tokens) == 1
+    assert not re.search(r"(?<!\\)\$", document.markdown(found, [])), "two dollars would be a formula on some pages"
+    for name, plot in reporting.plots(found).items():
+        root = ElementTree.fromstring(plot)
+        assert hostile in [e.text for e in root.iter("{http://www.w3.org/2000/svg}text")], name
+
+
+def test_plots_hold_what_xml_can() -> None:
+    axis = scatter.Axis("a\x00")
+    text = scatter.svg([scatter.Point(1, 1, "s\x1b", "l\ufffe $x$")], axis, axis, 't\x07 "<')
+    assert "l\ufffd $x$" in [e.text for e in ElementTree.fromstring(text).iter()]
 
 
 def test_verdicts_in_words() -> None:

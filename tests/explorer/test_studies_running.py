@@ -247,11 +247,127 @@ def test_only_one_run_at_a_time(straight: tuple[Path, Path, str], cli: Cli, home
     with running.lock(expansion.Place(settings.load()), "tiny"):
         code, _, err = cli("study", "run", str(file), *HERE)
         assert code == 3
-        assert "being run already" in err
+        assert f"being run already: wait for it, or follow it with `nasrob-tui study status {file}`." in err
+        aside, store = home.parent / "a b.toml", str(home.parent / "a store.duckdb")
+        shutil.copy(file, aside)
+        code, _, err = cli("study", "run", str(aside), *HERE, "--store", store)
+        assert code == 3
+        assert f"`nasrob-tui study status '{aside}' --store '{store}'`" in err
         _, _, err = cli("study", "status", str(file))
         assert "the study is being run now" in err
     _, _, err = cli("study", "status", str(file))
     assert "being run now" not in err
+
+
+def tiny_order(group: str) -> Any:
+    """The order of the first model of a group of the tiny study."""
+    from explorer.studies import definition, expansion
+
+    found = expansion.expand(definition.parse(TEXT, source="x", where="x"))
+    return next(m.order for m in found.models if m.group == group)
+
+
+def test_a_checkpoint_that_a_kill_left_behind_its_weights_goes(
+    straight: tuple[Path, Path, str], cli: Cli, at: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Killed between writing weights and removing the checkpoint: the next run removes it, and still notes times."""
+    from models.datasets import registry as datasets
+
+    done, file, _ = straight
+    copy = tmp_path / "copy"
+    shutil.copytree(done, copy)
+    at(copy)
+    fingerprint = datasets.load("digits", "train").fingerprint
+    first, other = tiny_order("hand-crafted"), tiny_order("random")
+    stale = copy / "checkpoints" / f"{first.plan(fingerprint).identity}.pt"
+    elsewhere = stale.with_name("0123456789abcdef.pt")
+    stale.parent.mkdir(exist_ok=True)
+    for path in (stale, elsewhere):
+        path.write_bytes(b"")
+        os.utime(path, (0, 0))
+    next((copy / "weights").rglob("darts-random-3@*")).unlink()
+    times = copy / "studies" / "times.json"
+    times.unlink()
+    code, _, _ = cli("study", "run", str(file), *HERE)
+    assert code == 0
+    assert not stale.exists()
+    assert elsewhere.exists(), "the checkpoint of some other training is none of the study's business"
+    noted = json.loads(times.read_text(encoding="utf-8"))
+    assert list(noted) == [f"{other.architecture.canonical} digits cpu x1"]
+
+
+def test_time_of_a_training_that_goes_on_is_not_noted(home: Path) -> None:
+    """What is fresh: no checkpoint of its own, nor a member that is trained already."""
+    from explorer import settings
+    from explorer.studies import definition, expansion, running
+    from models.datasets import registry as datasets
+
+    text = TEXT.replace("darts-random-{seed}@init_channels=2,layers=2", "darts-ensemble-{seed}@cells=1-1")
+    found = expansion.expand(definition.parse(text, source="x", where="x"))
+    order = next(m.order for m in found.models if m.group == "random")
+    assert order is not None
+    place = expansion.Place(settings.load(), "cpu", 1)
+    run = running._Run(found, [], place, running.Interruption(), print, running.unwatched, lambda: None)  # type: ignore
+    assert run._is_fresh(order)
+    fingerprint = datasets.load("digits", "train").fingerprint
+    own = place.settings.checkpoints / f"{order.parts[1].plan(fingerprint).identity}.pt"
+    own.parent.mkdir(parents=True)
+    own.with_name("0123456789abcdef.pt").write_bytes(b"")
+    assert run._is_fresh(order), "a checkpoint of something else"
+    own.write_bytes(b"")
+    assert not run._is_fresh(order)
+
+
+@pytest.mark.parametrize("verb", ["run", "report"])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(
+    straight: tuple[Path, Path, str], cli: Cli, home: Path, tmp_path: Path, verb: str
+) -> None:
+    _, file, _ = straight
+    flag = {"run": "--report", "report": "--out"}[verb]
+    (tmp_path / "taken").write_text("mine", encoding="utf-8")
+    (tmp_path / "held" / "report.md").mkdir(parents=True)
+    for folder, said in (("taken", "is not a folder"), ("taken/below", "is not a folder"), ("held", "report.md in it")):
+        code, out, err = cli("study", verb, str(file), flag, str(tmp_path / folder))
+        assert (code, out) == (2, "")
+        assert said in err
+        assert len(err.splitlines()) == 1
+    assert not home.exists(), "nothing was done"
+    assert (tmp_path / "taken").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_report_is_refused_where_nobody_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    from explorer.errors import ExplorerError
+    from explorer.studies import reporting
+
+    def refused(**_: object) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    reporting.check(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == [], "to ask leaves nothing behind"
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    with pytest.raises(ExplorerError, match="Permission denied") as caught:
+        reporting.check(tmp_path / "new" / "folder")
+    assert caught.value.exit_code == 2
+
+
+def test_more_examples_than_a_folder_of_images_has(
+    straight: tuple[Path, Path, str], cli: Cli, home: Path, tmp_path: Path
+) -> None:
+    """Its size is known only once its files are looked at: still before anything is trained."""
+    from PIL import Image
+
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(tmp_path / "images" / split / name / "1.png")
+    file = tmp_path / "folder.toml"
+    text = TEXT.replace('["digits"]', f'["folder:{tmp_path / "images"}"]')
+    file.write_text(text, encoding="utf-8")
+    code, _, err = cli("study", "show", str(file), *HERE, "--no-measure")
+    assert code == 2
+    assert "has 2 test examples, not 24" in err
 
 
 def test_a_model_that_fails_is_reported_and_the_others_go_on(
@@ -317,12 +433,12 @@ def test_report_is_the_same_twice_and_whole(
     text = (tmp_path / "one" / "report.md").read_text(encoding="utf-8")
     assert "**The study is not complete**" in text
     assert "densenas-large on digits: its weights are the authors'." in text
-    assert f"nasrob-tui study run {file}" in text
+    assert f"nasrob-tui study run {file}\n" in text
     assert "**Random cells keep more.**" in text
     assert "*RANDOM, printed: normalized-clamped*" in text
     assert "PyTorch: " in text
-    for plot in (n for n in names if n.endswith(".svg")):
-        assert f"]({plot})" in text
+    for name in names:
+        assert not name.endswith(".svg") or f"]({name})" in text
     assert (tmp_path / "one" / "study.toml").read_text(encoding="utf-8") == TEXT
     with (tmp_path / "one" / "evaluations.csv").open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
@@ -332,6 +448,27 @@ def test_report_is_the_same_twice_and_whole(
            and r["threat_space"] == "pixel"]  # fmt: skip
     line = next(line for line in text.splitlines() if line.startswith("| hand-crafted | `ResNet`"))
     assert line.split("|")[7].strip().startswith(f"{sum(pgd) / 2:.1f} ±")
+
+
+def test_report_names_what_was_given_for_the_next_run(
+    straight: tuple[Path, Path, str], cli: Cli, at: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Store, data and weights, and the device and threads of a run: other ones give other weights."""
+    done, file, _ = straight
+    copy, store, data = tmp_path / "copy", tmp_path / "a store.duckdb", tmp_path / "data"
+    shutil.copytree(done, copy)
+    shutil.copy(done / "results.duckdb", store)
+    at(copy)
+    given = ("--store", str(store), "--data-root", str(data))
+    own = f"--store '{store}' --data-root {data}"
+    code, _, _ = cli("study", "report", str(file), *given, "--out", str(tmp_path / "one"))
+    assert code == 0
+    text = (tmp_path / "one" / "report.md").read_text(encoding="utf-8")
+    assert f"```sh\nnasrob-tui study run {file} {own}\n```" in text
+    code, _, _ = cli("study", "run", str(file), *HERE, *given, "--report", str(tmp_path / "two"))
+    assert code == 0
+    text = (tmp_path / "two" / "report.md").read_text(encoding="utf-8")
+    assert f"nasrob-tui study run {file} {own} --device cpu --threads 1\n" in text
 
 
 def test_report_shows_warnings_and_printed_rows_of_the_same_data(
