@@ -8,6 +8,7 @@ imported instead, and every number would come from somewhere else.
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 from pathlib import Path
 
@@ -43,7 +44,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("nasrob-tui: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
-    raise SystemExit(run())
+    code = run()
+    # The command is over and its exit code stands, whatever is pressed while Python shuts down.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

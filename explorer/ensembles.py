@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from explorer.errors import ExplorerError
 from explorer.jobs.request import Request, RequestedModel
 from models.architectures import registry as architectures
+from models.architectures.wording import short
 from models.attacks import registry as attacks
 from models.datasets import registry as datasets
+from models.datasets.registry import Dataset
 from models.ensembles import composition, parts
-from models.errors import InvalidSpec, WeightsError
+from models.errors import InvalidSpec, ModelsError, WeightsError
 from models.specs import AttackSpec, Surrogate, Verdict
 from models.weights import catalogue
 
@@ -128,13 +130,21 @@ def crafted_on(
 
 
 def pick(
-    trainer: Trainer, models: Sequence[RequestedModel], dataset: str, combine: str, *, seed: int, tuning: dict[str, Any]
+    trainer: Trainer,
+    models: Sequence[RequestedModel],
+    dataset: str,
+    combine: str,
+    *,
+    seed: int,
+    tuning: dict[str, Any],
+    width: int | None = None,
 ) -> Trained:
     """An ensemble of trained models, written beside the others; its combiner is tuned where it has one.
 
-    Raises `InvalidSpec` for a rule that trains all parts together, `ExplorerError` for models that are one.
+    `seed`, `tuning` and `width` are those of the combiner. Raises `InvalidSpec` for a rule that trains all parts
+    together, a seed out of range and models of another dataset's labels, `ExplorerError` for models that are one.
     """
-    from explorer.training import Order
+    from explorer.training import Order, check_seed
     from models.ensembles import assembling
     from models.specs import Preprocessing, digest
     from models.weights import sources
@@ -146,8 +156,7 @@ def pick(
             f"{combine} trains all members together, so nothing that is trained can be picked for it: "
             "use `nasrob-tui ensemble train`."
         )
-    if len(set(models)) < len(models):
-        raise ExplorerError("the same model is picked twice: its votes would count double.")
+    check_seed(seed)
     entry = datasets.find(dataset)
     loaded: list[LoadedModel] = [
         sources.load(
@@ -158,18 +167,38 @@ def pick(
         )
         for model in models
     ]
-    spec = assembling.pick(loaded, combine)
-    order = Order(spec, entry.name, seed=seed, combiner=tuning)
+    if len({(member.sha256, member.architecture, member.preprocessing) for member in loaded}) < len(loaded):
+        raise ExplorerError("the same model is picked twice: its votes would count double.")
+    for member in loaded:
+        _check_labels(member, entry)
+    spec = assembling.pick(loaded, combine, width=width)
+    # Without a combiner there is nothing that a seed or a recipe decides.
+    learned = composition.of(spec).learned
+    order = Order(spec, entry.name, seed=seed if learned else 0, combiner=tuning if learned else {})
     which = digest(
         [
             spec.canonical,
-            seed,
+            order.seed,
             order.tuning().to_dict(),
             [[member.sha256, member.preprocessing.mean, member.preprocessing.std] for member in loaded],
         ]
     )
     path = trainer.settings.weights / entry.slug / f"{spec.canonical}-{which[:8]}.safetensors"
     return trainer.recalled(order, loaded, path) or trainer.combine(order, loaded, path)
+
+
+def _check_labels(member: LoadedModel, dataset: Dataset) -> None:
+    """Raise `InvalidSpec` for a model that was made for the labels of another dataset, where it says for which."""
+    made_for = member.record.dataset if member.record is not None else dataset.name
+    try:
+        fits = datasets.find(made_for).labels_of == dataset.labels_of
+    except ModelsError:
+        fits = False
+    if not fits:
+        raise InvalidSpec(
+            f"{member.architecture.canonical} in {member.path} was made for {short(made_for)}, not for {dataset.name}: "
+            "pick models of one dataset, and name it with --dataset."
+        )
 
 
 # -- looking into ------------------------------------------------------------------------------------------------------

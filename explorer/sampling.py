@@ -9,6 +9,7 @@ from typing import Any
 
 from models.architectures import genotypes, nasbench201_space, registry
 from models.architectures.options import scale_of
+from models.ensembles import composition
 from models.errors import InvalidSpec
 
 #: Seeds tried for one that fits before giving up.
@@ -19,6 +20,8 @@ SAY_EVERY = 50
 _STEMS = {"darts": "darts-random-", "nasbench201": "nasbench201-random-"}
 #: The same for ensembles of random members.
 _ENSEMBLES = {"darts": "darts-ensemble-", "nasbench201": "nasbench201-ensemble-"}
+#: What makes networks of a space deep.
+_DEPTHS = composition.CELLS_OPTION
 _SIZES = {"darts": genotypes.GENOTYPES_IN_SPACE, "nasbench201": nasbench201_space.SPACE_SIZE}
 
 
@@ -97,7 +100,8 @@ def draw(
         if since > MOST_TRIES:
             raise InvalidSpec(
                 f"none of {MOST_TRIES} seeds has {_range(low, high)} parameters at these options; "
-                f"they had {smallest:,} to {largest:,}. Widen the bounds or change init_channels and layers."
+                f"they had {smallest:,} to {largest:,}. Widen the bounds or change init_channels and "
+                f"{_DEPTHS[space] if not ensembles else 'cells'}."
             )
     said = f"{space}: {_SIZES[space]:,} architectures in the space; seeds {seed} to {seed + tried - 1} tried"
     return Draw(tuple(found), said + f", {len(found)} within {_range(low, high)} parameters" * bool(low or high))

@@ -8,9 +8,10 @@ single network here.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.architectures import registry as architectures
 from models.architectures.options import scale_of
+from models.architectures.wording import short
 from models.datasets import registry as datasets
 from models.datasets.registry import Dataset, Examples
 from models.ensembles import composition
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 #: The training seed of member i of an ensemble with seed S is S x 100 + i.
 MEMBER_SEEDS = 100
+#: Seeds are below this number: the results store keeps them in 64 bits.
+_SEEDS_END = 2**63
 #: File systems take names of 255 bytes; what follows the architecture's, and what a file is called while it is written,
 #: needs less than the rest.
 _LONGEST = 180
@@ -46,6 +50,12 @@ COMBINER_RECIPE = "combiner"
 
 #: Given the title of a training and its number of epochs: what is told of every epoch, for as long as it is open.
 Watch = Callable[[str, int], AbstractContextManager[Callable[["EpochReport"], None]]]
+
+
+def check_seed(seed: int, *, what: str = "the seed", most: int = _SEEDS_END - 1) -> None:
+    """Raise `InvalidSpec` for a seed that no generator or store takes."""
+    if not 0 <= seed <= most:
+        raise InvalidSpec(f"{what} is a whole number from 0 to {most}, not {short(seed)}.")
 
 
 def unwatched(title: str, epochs: int) -> AbstractContextManager[Callable[[EpochReport], None]]:
@@ -103,6 +113,12 @@ class Order:
 
         return TrainingPlan(self.architecture, self.entry, self.resolved(), self.seed, fingerprint)
 
+    def combiner_plan(self, fingerprint: str, members: Iterable[str]) -> TrainingPlan:
+        """The plan of an ensemble's combiner, over members of these SHA-256."""
+        from models.training.loop import TrainingPlan
+
+        return TrainingPlan(self.architecture, self.entry, self.tuning(), self.seed, fingerprint, tuple(members))
+
     def identity(self, fingerprint: str) -> str:
         """Hash of all that decides which weights come out."""
         parts = self.parts
@@ -127,12 +143,17 @@ class Order:
 
     def check(self) -> None:
         """Raise `InvalidSpec` now for what would be refused in the middle."""
-        for part in self.parts:
+        check_seed(self.seed, what="the training seed")
+        if parts := self.parts:
+            # The last member has the largest seed.
+            most = (_SEEDS_END - len(parts)) // MEMBER_SEEDS
+            check_seed(self.seed, what=f"the training seed of {self.architecture.canonical}", most=most)
+        for part in parts:
             if part.resolved().auxiliary_weight > 0 and not architectures.find(part.architecture.name).auxiliary:
                 raise InvalidSpec(
                     f"{part.architecture.name} has no auxiliary head: use --set-recipe auxiliary_weight=0."
                 )
-        if self.parts:
+        if parts:
             self.tuning()
         else:
             self.resolved()
@@ -183,6 +204,7 @@ class Trainer:
         order.check()
         before = None if self.force else self.existing(order, out=out)
         if before is not None:
+            self.tidy(before, order)
             self._remember(before, order)
             self.say(f"{order.architecture.canonical} is trained already (--force trains it again)")
             return before
@@ -191,6 +213,21 @@ class Trainer:
         # Where the model cannot be recorded, say so before hours of work.
         Store(self.settings.store).ensure()
         return self._ensemble(order, out) if order.parts else self._single(order, out)
+
+    def tidy(self, trained: Trained, order: Order) -> None:
+        """Remove the checkpoint of a training that was killed after its weights were written."""
+        fingerprint, record = trained.record.dataset_fingerprint, trained.record
+        if not order.parts:
+            plan = order.plan(fingerprint)
+        elif composition.of(order.architecture).learned:
+            plan = order.combiner_plan(fingerprint, [member["sha256"] for member in record.members or ()])
+        else:
+            return
+        checkpoint = self._checkpoint_of(plan)
+        with contextlib.suppress(OSError):
+            # A later one is of a training that another process has begun anew.
+            if checkpoint.stat().st_mtime <= trained.path.stat().st_mtime:
+                _discard(checkpoint)
 
     def _remember(self, trained: Trained, order: Order) -> None:
         """Note the model in the store where a training was killed after its file was written, or in another store."""
@@ -224,7 +261,7 @@ class Trainer:
             recipe_name=recipe.name,
             recipe=recipe.to_dict(),
         )
-        checkpoint.unlink(missing_ok=True)
+        _discard(checkpoint)
         return trained
 
     def _ensemble(self, order: Order, out: Path | None) -> Trained:
@@ -241,6 +278,7 @@ class Trainer:
         if [member["sha256"] for member in record.members or ()] != [member.sha256 for member in members]:
             return None
         trained = Trained(record, path, fresh=False)
+        self.tidy(trained, order)
         self._remember(trained, order)
         return trained
 
@@ -249,7 +287,6 @@ class Trainer:
         and write it to `path`.
         """
         from models.ensembles import assembling, tuning
-        from models.training.loop import TrainingPlan
 
         def assembled() -> Classifier:
             return assembling.assemble(order.architecture, members, order.entry)
@@ -264,9 +301,7 @@ class Trainer:
             return keep(assembled(), recipe_name="+".join(names), recipe=recipe)
         examples = self._images(order)
         own = order.tuning()
-        plan = TrainingPlan(
-            order.architecture, order.entry, own, order.seed, examples.fingerprint, tuple(m["sha256"] for m in said)
-        )
+        plan = order.combiner_plan(examples.fingerprint, [member["sha256"] for member in said])
         checkpoint = self._checkpoint(plan)
         with self.watch(f"{order.architecture.canonical}, combiner", own.epochs) as told:
             classifier = tuning.tune(
@@ -275,7 +310,7 @@ class Trainer:
         trained = keep(
             classifier, recipe_name="+".join([*names, own.name]), recipe=recipe | {"combiner": own.to_dict()}
         )
-        checkpoint.unlink(missing_ok=True)
+        _discard(checkpoint)
         return trained
 
     def _load(self, trained: Trained, order: Order) -> LoadedModel:
@@ -289,8 +324,11 @@ class Trainer:
         devices.set_threads(self.threads)
         return devices.choose(self.device)
 
+    def _checkpoint_of(self, plan: TrainingPlan) -> Path:
+        return self.settings.checkpoints / f"{plan.identity}.pt"
+
     def _checkpoint(self, plan: TrainingPlan) -> Path:
-        path = self.settings.checkpoints / f"{plan.identity}.pt"
+        path = self._checkpoint_of(plan)
         if self.force:
             path.unlink(missing_ok=True)
         return path
@@ -324,6 +362,17 @@ class Trainer:
             members=members,
         )
         return Trained(record, path, fresh=True)
+
+
+def _discard(checkpoint: Path) -> None:
+    """Remove a checkpoint, and what processes that were killed have left of it half written."""
+    import psutil
+
+    checkpoint.unlink(missing_ok=True)
+    for partial_file in checkpoint.parent.glob(f".{checkpoint.name}.*.part"):
+        process = partial_file.name.split(".")[-2]
+        if process.isdecimal() and (int(process) == os.getpid() or not psutil.pid_exists(int(process))):
+            partial_file.unlink(missing_ok=True)
 
 
 def keep(

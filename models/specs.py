@@ -33,9 +33,15 @@ def split_options(text: str) -> tuple[str, dict[str, str]]:
         raise InvalidSpec(f"{text!r} has no options after the @: write {name}@key=value.")
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
+        if options and part.strip().isdecimal():
+            raise InvalidSpec(
+                f"{part.strip()} stands alone among the options of {name}: commas part options, so join numbers with "
+                "hyphens, as in cells=12-6-2."
+            )
         if not equals or not key.strip() or not value.strip():
             raise InvalidSpec(f"option {part!r} of {name} is not of the form key=value.")
-        options[key.strip()] = value.strip()
+        if options.setdefault(key.strip(), value.strip()) != value.strip():
+            raise InvalidSpec(f"{name} has option {key.strip()} twice: leave one of them out.")
     return name, options
 
 

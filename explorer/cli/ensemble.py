@@ -255,18 +255,40 @@ def pick(
     from explorer.jobs import planning
     from models.datasets import registry as datasets
     from models.devices import check_name
+    from models.ensembles import composition
 
     check_name(device)
+    training.check_seed(seed)
     settings = settings_of.load(store)
     entry = datasets.find(dataset)
-    asked = planning.Asked(architectures=arch or (), weights=weights or (), options=set_ or ())
+    # Options belong to the members that are named by architecture; without such, to the ensemble.
+    own = {} if arch else planning.parse_options(set_ or ())
+    if wrong := sorted(set(own) - {"combine", "width"}):
+        raise ExplorerError(
+            f"--set {wrong[0]}: the options of members are given with --arch; of the ensemble there are combine and "
+            "width."
+        )
+    rule = own.get("combine", combine)
+    if combine not in (None, rule):
+        raise ExplorerError("--combine and --set combine say different things: leave one of them out.")
+    rule = rule or "mean-logits"
+    width = own.get("width")
+    if width is not None and (rule not in composition.LEARNED or not width.isdecimal()):
+        raise ExplorerError(f"--set width={width}: width is a whole number, of the combiner of --combine learned.")
+    asked = planning.Asked(architectures=arch or (), weights=weights or (), options=(set_ or ()) if arch else ())
     models = [chosen.model for chosen in planning.resolve_models(asked, entry, settings)]
     if len(models) < 2:
         raise ExplorerError("an ensemble needs two members or more: name each with --arch, or with --weights SHA256.")
     trainer = training.Trainer(settings, device=device, threads=threads, data_root=data_root, watch=watch_on_stderr)
     with foreign_code():
         made = ensembles.pick(
-            trainer, models, entry.name, combine or "mean-logits", seed=seed, tuning={"epochs": combiner_epochs}
+            trainer,
+            models,
+            entry.name,
+            rule,
+            seed=seed,
+            tuning={"epochs": combiner_epochs},
+            width=int(width) if width else None,
         )
     print_trained([row_of(made)], format)
 

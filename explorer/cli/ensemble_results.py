@@ -148,12 +148,17 @@ def attack(
     todo: list[Request] = []
     for request in planning.plan(asked, settings):
         _check(request)
+        if cosines:
+            # Attacks may take hours: say now where there are no members to compare.
+            for model in request.models:
+                ensembles.parts_of(model, files)
         todo.append(ensembles.with_members(request, files) if members else request)
         if transfer:
             todo += ensembles.transfers(request, files)
         for text in craft_on or ():
             positions = _positions(text)
             for model in request.models:
+                _check_some(positions, text, model)
                 source = ensembles.subset_of(model, positions, request.dataset)
                 if not (specs := ensembles.crafted_on(source.model, request.attacks)):
                     raise ExplorerError("none of these attacks can be made on another model: use pgd or the like.")
@@ -222,9 +227,25 @@ def _positions(text: str) -> list[int]:
     from explorer.errors import ExplorerError
 
     try:
-        return sorted({int(part) for part in text.split(",")})
+        positions = [int(part) for part in text.split(",")]
     except ValueError:
         raise ExplorerError(f"--craft-on {text!r}: write the members as numbers from 0, such as 0,2.") from None
+    if len(set(positions)) < len(positions):
+        raise ExplorerError(f"--craft-on {text}: name each member once.")
+    return sorted(positions)
+
+
+def _check_some(positions: list[int], text: str, model: RequestedModel) -> None:
+    """Raise `ExplorerError` where nobody is left out: an attack made on all members is one on the ensemble itself."""
+    from explorer.errors import ExplorerError
+    from models.architectures import registry
+    from models.ensembles import composition
+
+    if len(positions) == len(composition.of(registry.parse_architecture(model.architecture)).members):
+        raise ExplorerError(
+            f"--craft-on {text}: all members together are the ensemble itself, which is attacked anyway: name some of "
+            "them."
+        )
 
 
 def report(
@@ -246,6 +267,7 @@ def report(
     from explorer.errors import ExplorerError
     from explorer.shipped import open_store
     from models.architectures import registry
+    from models.ensembles import composition
     from store import results
 
     found = open_store(settings_of.load(store))
@@ -258,9 +280,11 @@ def report(
         text = registry.parse_architecture(name).canonical if name and "@" in name else name
         rows = ensembles.evaluations_of(found, text, dataset)
     if not rows:
-        said = f" of {name}" if name else ""
+        on = f" on {dataset}" if dataset else ""
+        if name and not composition.is_ensemble(name):
+            raise ExplorerError(f"{name} is no ensemble: `nasrob-tui archs show {name}` shows it.")
         raise ExplorerError(
-            f"there is no complete evaluation{said} of an ensemble: `nasrob-tui ensemble attack` makes one."
+            f"there is no complete evaluation of {name or 'an ensemble'}{on}: `nasrob-tui ensemble attack` makes one."
         )
     details = [{**row, **ensembles.look_into(found, row["evaluation_id"])} for row in rows]
     if format is Format.json:
@@ -317,10 +341,7 @@ def _print(one: dict[str, Any]) -> None:
         )
         typer.echo(f"every member loses {summary['lost_by_all']} of {summary['n_examples']} examples")
     else:
-        typer.echo(
-            f"{summary['n_measured']} of {summary['n_members']} members are measured alone on these examples: "
-            "`nasrob-tui ensemble attack` measures the others"
-        )
+        typer.echo(_why_no_gain(summary))
     for title, key, section in _SECTIONS:
         rows = [row for row in one[key] if row.get("n") or row.get("evaluation_id") or row.get("evaluation_a")]
         if key == "transfers" and all(row["source"] == row["target"] for row in rows):
@@ -329,6 +350,19 @@ def _print(one: dict[str, Any]) -> None:
             typer.echo()
             typer.echo(title)
             print_rows(rows, form=Format.table, columns=section)
+
+
+def _why_no_gain(summary: dict[str, Any]) -> str:
+    """Why an ensemble is not compared with its members."""
+    measured, members = summary["n_measured"], summary["n_members"]
+    if not members:
+        return "its members are trained as one, so there is none to compare it with"
+    if measured == members:
+        return f"no example has a verdict of the whole and of all {members} members, so there is nothing to compare"
+    return (
+        f"{measured} of {members} members are measured alone on these examples: `nasrob-tui ensemble attack` measures "
+        f"{'the others' if measured else 'them'}"
+    )
 
 
 def _between(low: float | None, high: float | None) -> str | None:

@@ -313,9 +313,13 @@ def command(
 def answer(requests: Sequence[Request], settings: Settings, *, json_progress: bool = False) -> tuple[int, list[str]]:
     """Work off requests here, one job each, but for those that the store can answer; returns the exit code and the
     identities of all evaluations that there are now.
+
+    Raises `InvalidSpec`, before any work, for an attack that has no meaning for one of the models.
     """
     from explorer.jobs import folder
 
+    for request in requests:
+        request.check()
     exit_code = errors.OK
     identities: list[str] = []
     for request in requests:
@@ -375,6 +379,7 @@ class _Interruption:
     def __init__(self) -> None:
         self.asked = False
         self._at_once = False
+        self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
         return self.asked
@@ -382,7 +387,14 @@ class _Interruption:
     def install(self) -> None:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             if hasattr(signal, name):
-                signal.signal(getattr(signal, name), self._handle)
+                number = getattr(signal, name)
+                self._before[number] = signal.signal(number, self._handle)
+
+    def uninstall(self) -> None:
+        """Leave signals to whoever had them: afterwards nobody asks here any more."""
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before.clear()
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -410,15 +422,20 @@ def _work(job: Job, json_progress: bool) -> tuple[int, list[str]]:
 
     stop = _Interruption()
     stop.install()
-    request = job.request()
-    with JsonProgress(sys.stderr) if json_progress else progress_for(sys.stderr) as listener:
-        runner: JobProcess
-        if isinstance(request, TrainingRequest):
-            runner = TrainingRunner(job, request, listeners=[listener], stop=stop, at_once=stop.at_once)
-        else:
-            runner = Runner(job, request, listeners=[listener], stop=stop)
-        with foreign_code():
-            return runner.run(), runner.evaluation_ids
+    try:
+        request = job.request()
+        with JsonProgress(sys.stderr) if json_progress else progress_for(sys.stderr) as listener:
+            runner: JobProcess
+            if isinstance(request, TrainingRequest):
+                runner = TrainingRunner(job, request, listeners=[listener], stop=stop, at_once=stop.at_once)
+            else:
+                runner = Runner(job, request, listeners=[listener], stop=stop)
+            with foreign_code():
+                code = runner.run()
+    finally:
+        stop.uninstall()
+    # Who asked when the work was all but over wants what follows it no more either.
+    return errors.INTERRUPTED if stop.asked else code, runner.evaluation_ids
 
 
 def print_results(store: Path, identities: list[str], form: Format) -> None:

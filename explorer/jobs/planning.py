@@ -158,6 +158,7 @@ def plan(asked: Asked, settings: Settings) -> list[Request]:
                     import_from=str(Path.cwd()) if any(_is_code(m.architecture) for m in models) else None,
                 )
             )
+            requests[-1].check()
     return requests
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from explorer.errors import ExplorerError
+from models.architectures import registry as architectures
 from models.attacks import registry as attacks
+from models.ensembles import composition
 from models.specs import AttackSpec, EvaluationSpec, Preprocessing
 
 if TYPE_CHECKING:
@@ -140,6 +142,13 @@ class Request:
         from models.attacks.forwarding import Speed
 
         return Speed(self.precision, self.compile, self.channels_last, self.fold)  # type: ignore[arg-type]
+
+    def check(self) -> None:
+        """Raise `InvalidSpec` for an attack that has no meaning for a model of the request."""
+        for model in self.models:
+            for attack in self.attacks:
+                spec = architectures.parse_architecture(model.architecture)
+                composition.check_threat_space(attack, spec, Preprocessing(model.mean, model.std))
 
     @property
     def title(self) -> str:

@@ -12,6 +12,7 @@ from explorer.jobs.recording import Recorder, Tally
 from models.architectures import external
 from models.architectures import registry as architectures
 from models.datasets import registry as datasets
+from models.ensembles import composition
 from models.errors import DataError, ModelsError, WeightsError
 from models.specs import AttackSpec, EvaluationSpec, Preprocessing, Surrogate
 
@@ -93,6 +94,7 @@ class Subject:
         from models import checks
         from store import results
 
+        composition.check_threat_space(attack, self.spec, self.loaded.preprocessing)
         runner, evaluator = self.runner, self.evaluator
         spec = self._specification(attack)
         runner.evaluation_ids.append(spec.identity)

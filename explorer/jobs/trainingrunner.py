@@ -97,6 +97,7 @@ class TrainingRunner(JobProcess):
             self._failed(last, error)
             return None
         if known is not None:
+            self._trainer(last).tidy(known, last.order)
             for step, said in zip(members, known.record.members or (), strict=False):
                 self._tell_finished(step, said["sha256"], said.get("clean_accuracy"), None, 0.0, from_disk=True)
             self._tell_known(last, known)
@@ -128,6 +129,7 @@ class TrainingRunner(JobProcess):
         try:
             known = trainer.existing(step.order) if step.kind != "whole" and not trainer.force else None
             if known is not None:
+                trainer.tidy(known, step.order)
                 self._tell_known(step, known)
                 return known
             order = step.order

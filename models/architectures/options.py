@@ -106,8 +106,8 @@ class Option:
         return number
 
     def _counts(self, text: str, architecture: str) -> str:
-        """`12-6-2` in its one form: at least two numbers in the range."""
-        parts = text.split("-")
+        """`12-6-2`, or `12,6,2`, in its one form: at least two numbers in the range."""
+        parts = [part.strip() for part in text.replace(",", "-").split("-")]
         if not 2 <= len(parts) <= 100 or not all(part.isdecimal() and part.isascii() for part in parts):
             raise InvalidSpec(
                 f"{architecture}: option {self.name} takes whole numbers with hyphens between, such as {self.default}, "

@@ -34,6 +34,8 @@ _SEED_MARK = "<seed>"
 UNPUBLISHED = ("densenas-large", "densenas-r1", "densenas-r2", "densenas-r3")
 _SEED = re.compile(r"0|[1-9]\d{0,17}")
 _LARGEST_SEED = 10**18 - 1
+#: The members of a sampled ensemble have the seeds from a thousand times its own.
+LARGEST_OF_ENSEMBLES = 10**15 - 1
 #: Of a name that nobody knows so many characters are repeated, and searched for like ones.
 _MOST_NAME = 80
 #: A random cell as people call it who have not met `darts-random-7`.
@@ -271,9 +273,10 @@ def _sampled(wanted: str, written: str) -> Architecture | None:
         if not wanted.startswith(stem) and wanted != stem.rstrip("-"):
             continue
         seed = wanted.removeprefix(stem)
-        if not _SEED.fullmatch(seed):
+        largest = LARGEST_OF_ENSEMBLES if entry.family == "ensemble" else _LARGEST_SEED
+        if not _SEED.fullmatch(seed) or int(seed) > largest:
             raise InvalidSpec(
-                f"{short(written)} needs a seed, a whole number from 0 to {_LARGEST_SEED}: for example {stem}7."
+                f"{short(written)} needs a seed, a whole number from 0 to {largest}: for example {stem}7."
             )
         definition = definitions.sample(entry.samples, int(seed))
         said = f"{entry.description.partition(',')[0]}, seed {seed}"

@@ -14,7 +14,7 @@ from models.architectures import external, registry
 from models.architectures.definitions import PLAIN_NAME, Definition
 from models.architectures.wording import short
 from models.errors import InvalidSpec
-from models.specs import ArchitectureSpec, Preprocessing
+from models.specs import ArchitectureSpec, AttackSpec, Preprocessing
 
 #: Every rule, with what it does.
 RULES: dict[str, str] = {
@@ -103,6 +103,27 @@ def compose(data: dict[str, Any], options: dict[str, Any]) -> Composition:
     return Composition(tuple(members), combine, width)
 
 
+def check_threat_space(attack: AttackSpec, architecture: ArchitectureSpec, normal: Preprocessing) -> None:
+    """Raise `InvalidSpec` for an attack on normalised inputs where networks that take part normalise differently.
+
+    In the threat space normalized-clamped the perturbation is one of the tensor behind `normal`, the normalisation of
+    the attacked model. Members with others of their own, or a surrogate with another, would see another image in it.
+    """
+    if attack.threat_space == "pixel":
+        return
+    source = attack.surrogate
+    who = None
+    if is_ensemble(architecture.name) and any(m.preprocessing not in (None, normal) for m in of(architecture).members):
+        who = f"the members of {architecture.canonical}"
+    elif source is not None and Preprocessing(source.mean, source.std) != normal:
+        who = f"{architecture.canonical} and the surrogate {source.architecture}"
+    if who is not None:
+        raise InvalidSpec(
+            f"{who} normalise images differently, so an eps in the threat space {attack.threat_space} means another "
+            "perturbation for each: use --threat-space pixel."
+        )
+
+
 def cell_counts(text: str) -> list[int]:
     """The numbers in `12-6-2`."""
     return [int(part) for part in text.split("-")]
@@ -183,6 +204,8 @@ def _checked_sample(data: dict[str, Any]) -> dict[str, Any]:
     space, seed = data.get("space"), data.get("seed")
     if not isinstance(space, str) or space not in CELLS_OPTION:
         raise InvalidSpec(f"an ensemble is sampled from {' or '.join(CELLS_OPTION)}, or it lists its members.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 10**15:
-        raise InvalidSpec(f"the seed of an ensemble is a whole number from 0 to {10**15 - 1}, not {short(seed)}.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= registry.LARGEST_OF_ENSEMBLES:
+        raise InvalidSpec(
+            f"the seed of an ensemble is a whole number from 0 to {registry.LARGEST_OF_ENSEMBLES}, not {short(seed)}."
+        )
     return {"space": space, "seed": seed}

@@ -25,8 +25,8 @@ from models.specs import Preprocessing
 LIFT = 1e-2
 
 _VOTED = (
-    "majority vote: it has no gradient of its own, and attacks follow that of the mean of the members' probabilities, "
-    "so this robust accuracy may be too high; square, which needs no gradient, is a check"
+    "majority vote: it has no gradient of its own, and attacks follow scores made of the mean of the members' "
+    "probabilities, so this robust accuracy may be too high; square, which needs no gradient, is a check"
 )
 
 
@@ -101,12 +101,12 @@ def log_mean(logits: Tensor) -> Tensor:
 
 
 def majority(logits: Tensor) -> Tensor:
-    """Scores (N, K) whose largest is the class with the most votes of (M, N, K), with the gradient of
+    """Scores (N, K) whose largest is the class with the most votes of (M, N, K). The gradient of each score is that of
     `mean_probabilities`.
 
     Between equal counts the mean of the probabilities decides. Where the vote and the mean agree the scores are those
-    of the mean; where they do not, the winner of the vote is lifted just above all others, which changes no gradient of
-    the scores.
+    of the mean, and so is the gradient of any loss. Where they do not, the winner of the vote is lifted just above all
+    others: no score's own gradient changes, but a loss, such as the cross-entropy, weighs them at the lifted scores.
     """
     scores = mean_probabilities(logits)
     votes = F.one_hot(logits.argmax(2), logits.shape[2]).sum(0)

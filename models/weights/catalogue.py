@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -18,12 +18,15 @@ from typing import Any
 
 from models.architectures import definitions, registry
 from models.architectures.definitions import PLAIN_NAME, Definition
+from models.architectures.wording import short
 from models.errors import InvalidSpec, WeightsError
 from models.specs import ArchitectureSpec, Preprocessing, canonical_json
 
 FORMAT = "nasrob-weights-1"
 _KEY = "nasrob"
 _MAX_HEADER = 100_000_000
+#: What a record says of the training of a model, and of each member of an ensemble.
+_OF_TRAINING = ("recipe_name", "recipe", "seed", "clean_accuracy", "clean_examples")
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,14 @@ class WeightsRecord:
         ):
             for value in values:
                 if not isinstance(value, kinds):
-                    raise ValueError(f"{value!r} is not what belongs there")
+                    raise ValueError(f"{short(value)} is not what belongs there")
+        _check_training(vars(self))
         for member in [] if self.members is None else self.members:
             if not (
                 isinstance(member, dict) and all(isinstance(member.get(k), str) for k in ("architecture", "sha256"))
             ):
-                raise ValueError(f"{member!r} is no member of an ensemble")
+                raise ValueError(f"{short(member)} is no member of an ensemble")
+            _check_training(member)
         Preprocessing(self.mean, self.std)
 
     @property
@@ -109,6 +114,21 @@ class WeightsRecord:
         except Exception as error:
             raise WeightsError(f"{path} has a damaged record ({error}): get the file again.") from None
         return record
+
+
+def _check_training(about: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where what is said of a training, of a model or of a member, is of another kind or range."""
+    # Infinity and what is not a number come from text that is not quite JSON, and no store or file takes them.
+    canonical_json({key: about.get(key) for key in _OF_TRAINING})
+    if not isinstance(about.get("recipe"), dict | None) or not isinstance(about.get("recipe_name"), str | None):
+        raise ValueError(f"{short(about.get('recipe'))} is no recipe")
+    for key in ("seed", "clean_examples"):
+        value = about.get(key)
+        if value is not None and not (type(value) is int and 0 <= value < 2**63):
+            raise ValueError(f"{key} {short(value)} is no whole number from 0 to {2**63 - 1}")
+    accuracy = about.get("clean_accuracy")
+    if accuracy is not None and not (type(accuracy) in (int, float) and 0 <= accuracy <= 100):
+        raise ValueError(f"clean_accuracy {short(accuracy)} is not in percent")
 
 
 @dataclass(frozen=True)

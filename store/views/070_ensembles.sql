@@ -32,7 +32,8 @@ COMMENT ON COLUMN ensembles.params IS 'Number of parameters, those of the member
 COMMENT ON COLUMN ensembles.macs IS 'Multiply-accumulate operations of one prediction, where counted.';
 COMMENT ON COLUMN ensembles.train_seed IS 'Seed of the training, where known.';
 
--- Several evaluations can fit (another preprocessing, other rules of the engine): the one most like that of the whole.
+-- Several evaluations can fit (another preprocessing or precision, other rules of the engine): the one most like that of
+-- the whole.
 CREATE OR REPLACE VIEW member_evaluations AS
 SELECT
     w.evaluation_id,
@@ -59,6 +60,7 @@ QUALIFY row_number() OVER (
     ORDER BY
         e.engine_revision = w.engine_revision DESC,
         e.preprocessing::TEXT = w.preprocessing::TEXT DESC,
+        e."precision" = w."precision" DESC,
         e.engine_revision DESC,
         e.updated_at DESC,
         e.evaluation_id
@@ -400,7 +402,7 @@ COMMENT ON COLUMN transfers.attack_success_rate IS 'Percent of the examples that
 
 CREATE OR REPLACE MACRO transfer_matrix(evaluation) AS TABLE
 WITH asked AS (
-    SELECT e.dataset_id, e.subset_digest, k.*, json_extract(k.config, '$.surrogate') IS NULL AS white_box
+    SELECT e.dataset_id, e.subset_digest, e."precision", k.*, json_extract(k.config, '$.surrogate') IS NULL AS white_box
     FROM evaluations AS e JOIN attacks AS k ON k.attack_id = e.attack_id
     WHERE e.evaluation_id = evaluation
 ),
@@ -427,7 +429,7 @@ cells AS (
 ),
 -- The attack of the whole but for its source, and for which iterate is judged.
 crafted AS (
-    SELECT x.*, k.verdict = 'last' AS judged_last, e.updated_at
+    SELECT x.*, k.verdict = 'last' AS judged_last, e."precision" = asked."precision" AS alike, e.updated_at
     FROM asked
     JOIN attacks AS k
         ON k.name = asked.name
@@ -456,7 +458,7 @@ found AS (
         AND x.target_sha256 = c.target_sha256
         AND x.target_architecture_id = c.target_architecture_id
     QUALIFY row_number() OVER (
-        PARTITION BY c.source, c.target ORDER BY x.judged_last DESC, x.updated_at DESC, x.evaluation_id
+        PARTITION BY c.source, c.target ORDER BY x.judged_last DESC, x.alike DESC, x.updated_at DESC, x.evaluation_id
     ) = 1
 )
 SELECT

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -142,6 +144,12 @@ class TestOrders:
             (ENSEMBLE, {"recipe": "standrd"}, "standard"),
             ("nasbench201-ensemble-5", {"overrides": {"auxiliary_weight": 0.4}}, "has no auxiliary head"),
             ("resnet18@width=2", {"overrides": {"lr": -1}}, "lr"),
+            ("resnet18@width=2", {"seed": -1}, "from 0 to 9223372036854775807, not -1"),
+            ("resnet18@width=2", {"seed": 2**63}, "from 0 to 9223372036854775807"),
+            (ENSEMBLE, {"seed": -1}, "from 0 to"),
+            (ENSEMBLE, {"seed": 92233720368547759}, "the training seed of darts-ensemble-5"),
+            (f"{ENSEMBLE},combine=majority", {"seed": 10**17}, "from 0 to 92233720368547758, not 1"),
+            ("darts-ensemble-7@cells=1-1,init_channels=2,combine=features-mean", {"seed": 2**63}, "seed"),
         ],
     )
     def test_what_would_be_refused_in_the_middle_is_refused_now(
@@ -153,6 +161,13 @@ class TestOrders:
         with pytest.raises(InvalidSpec, match=says):
             trainer(settings).train(asked)
         assert not settings.weights.exists()
+
+    def test_the_largest_seed_of_an_ensemble_is_one_of_its_last_member_too(self) -> None:
+        largest = order(seed=92233720368547758)
+        largest.check()
+        assert [part.seed for part in largest.parts] == [2**63 - 8, 2**63 - 7]
+        largest.parts[1].check()
+        order("resnet18@width=2", seed=2**63 - 1).check()
 
     def test_an_ensemble_of_models_that_normalise_differently_is_not_trained_anew(
         self, settings: Settings, tmp_path: Path
@@ -215,6 +230,34 @@ class TestTraining:
         forced = trainer(settings, force=True, watch=watch).train(order())
         assert len(watch.epochs) == 6
         assert sha256(forced) == sha256(first)
+
+    @pytest.mark.parametrize("what", ["network", "combiner"])
+    def test_what_a_kill_has_left_behind_goes(self, what: str, settings: Settings, tmp_path: Path) -> None:
+        """Killed while a checkpoint was written, or between weights and the removal of their checkpoint."""
+        left = Watched(lambda title, report: "combiner" in title or what == "network")
+        asked = order("resnet18@width=2") if what == "network" else order()
+        with pytest.raises(KeyboardInterrupt):
+            trainer(settings, watch=left).train(asked)
+        (checkpoint,) = settings.checkpoints.iterdir()
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        halves = [
+            settings.checkpoints / f".{checkpoint.name}.{pid}.part" for pid in (gone.pid, os.getpid(), os.getppid())
+        ]
+        for half in halves:
+            half.write_bytes(b"half")
+        other = settings.checkpoints / f".0{checkpoint.name}.{gone.pid}.part"
+        other.write_bytes(b"half")
+        kept, content = {halves[-1], other}, checkpoint.read_bytes()
+        made = trainer(settings).train(asked)
+        assert set(settings.checkpoints.iterdir()) == kept, "a living process may be writing; others have their own"
+        checkpoint.write_bytes(content)
+        # One that is newer is of a training that has begun anew.
+        for age, expected in ((60, kept | {checkpoint}), (-60, kept)):
+            when = made.path.stat().st_mtime + age
+            os.utime(checkpoint, (when, when))
+            assert not trainer(settings).train(asked).fresh
+            assert set(settings.checkpoints.iterdir()) == expected
 
     @pytest.mark.parametrize("where", ["darts-random-5001", "combiner"])
     def test_interrupted_it_goes_on_and_ends_the_same(self, where: str, settings: Settings, tmp_path: Path) -> None:

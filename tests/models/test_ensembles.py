@@ -535,6 +535,28 @@ def test_a_vote_says_that_its_number_may_be_too_high() -> None:
         assert [("majority vote" in w and "square" in w) for w in judge.warnings] == [True] * (rule == "majority")
 
 
+def test_where_vote_and_mean_differ_the_cross_entropy_is_that_of_the_lifted_scores() -> None:
+    """Two members vote for the first class, the third is sure of the second: the scores of both keep their gradients,
+    and the loss weighs them as the vote has them.
+    """
+    logits = torch.tensor([[[1.0, 0.5]], [[1.0, 0.5]], [[-9.0, 9.0]]], requires_grad=True)
+    scores = network.majority(logits)
+    mean = network.mean_probabilities(logits)
+    assert (int(scores.argmax()), int(mean.argmax())) == (0, 1)
+    label = torch.tensor([0])
+    ours, of_mean = (
+        torch.autograd.grad(torch.nn.functional.cross_entropy(found, label), logits, retain_graph=True)[0]
+        for found in (scores, mean)
+    )
+    by_hand = sum(
+        (float(weight) - (k == 0)) * torch.autograd.grad(mean[0, k], logits, retain_graph=True)[0]
+        for k, weight in enumerate(scores.detach().softmax(1)[0])
+    )
+    assert isinstance(by_hand, Tensor)
+    assert torch.allclose(ours, by_hand, atol=1e-6)
+    assert not torch.allclose(ours, of_mean, atol=1e-3)
+
+
 class TestTransfer:
     """An attack is made on an ensemble and judged on another model, and the other way round."""
 

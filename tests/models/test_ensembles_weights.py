@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -617,3 +618,38 @@ def test_an_ensemble_record_is_data(members: list[LoadedModel], tmp_path: Path) 
     whole = written(tmp_path / "whole.safetensors", members)
     assert whole.record is not None
     assert json.loads(canonical_json(asdict(whole.record))) == json.loads(catalogue.read_header(whole.path)["nasrob"])
+
+
+def test_the_largest_and_smallest_of_a_record_are_taken(members: list[LoadedModel], tmp_path: Path) -> None:
+    path = written(tmp_path / "whole.safetensors", members).path
+    said = json.loads(catalogue.read_header(path)["nasrob"])["members"]
+    for seed, accuracy, recipe in ((0, 0, {}), (2**63 - 1, 100.0, None), (None, None, None)):
+        about: dict[str, Any] = {"seed": seed, "clean_accuracy": accuracy, "recipe": recipe}
+        rewritten(path, seed=seed, clean_accuracy=accuracy, recipe=recipe, members=[m | about for m in said])
+        assert load_model(path, None, ENTRY).record is not None
+
+
+WRONG: list[tuple[str, Any]] = [
+    *(("recipe", wrong) for wrong in ("x", 5, [1])),
+    *(("seed", wrong) for wrong in ("y", 1.0, True, -1, 2**63, 2**70)),
+    *(("clean_accuracy", wrong) for wrong in ("z", True, -0.1, 100.1, 10**400, "<1e400>", "<NaN>", "<-Infinity>")),
+    ("recipe", {"lr": "<NaN>"}),
+    ("recipe_name", 5),
+]
+
+
+@pytest.mark.parametrize(("key", "wrong"), WRONG, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize("where", ["whole", "member"])
+def test_a_record_that_lies_about_a_training_is_damaged(
+    key: str, wrong: Any, where: str, members: list[LoadedModel], tmp_path: Path
+) -> None:
+    path = written(tmp_path / "whole.safetensors", members[:2]).path
+    header = json.loads(catalogue.read_header(path)["nasrob"])
+    (header if where == "whole" else header["members"][1])[key] = wrong
+    # Numbers that are no JSON, though Python reads them.
+    text = re.sub('"<([^>]*)>"', r"\1", json.dumps(header))
+    save_file(load_file(path), path, metadata={"format": catalogue.FORMAT, "nasrob": text})
+    with pytest.raises(WeightsError, match="damaged record") as caught:
+        catalogue.read_record(path)
+    assert len(str(caught.value)) < 400
+    assert catalogue.scan([tmp_path])[-1].path != path

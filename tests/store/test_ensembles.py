@@ -315,6 +315,15 @@ class TestParts:
         assert rows(con, "FROM ensemble_parts('w')")[1]["evaluation_id"] == "alike"
         assert len(rows(con, "FROM ensemble_parts('w')")) == 4
 
+    def test_a_member_in_another_precision_gives_way(self, con: duckdb.DuckDBPyConnection) -> None:
+        put(con, "w", WHOLE, "++")
+        put(con, "m0", MEMBERS[0], "+-")
+        put(con, "m0 later", MEMBERS[0], "--", precision="bf16", updated_at="2026-02-01")
+        put(con, "m1 later", MEMBERS[1], "--", precision="bf16", updated_at="2026-02-01")
+        assert [row["evaluation_id"] for row in rows(con, "FROM ensemble_parts('w')")] == ["w", "m0", "m1 later", None]
+        put(con, "w fast", WHOLE, "++", precision="bf16")
+        assert rows(con, "FROM ensemble_parts('w fast')")[1]["evaluation_id"] == "m0 later"
+
     def test_an_incomplete_whole_has_no_figures(self, con: duckdb.DuckDBPyConnection) -> None:
         put(con, "w", WHOLE, "--", status="running")
         put(con, "m0", MEMBERS[0], "+-+")
@@ -585,6 +594,14 @@ class TestTransfers:
         put(con, "some", WHOLE, "++--", attack="from-0", subset="some")
         put(con, "other data", WHOLE, "++--", attack="from-0", dataset="svhn/test#1")
         assert {r["evaluation_id"] for r in rows(con, "FROM transfer_matrix('w')")} == {"w", None}
+
+    def test_one_in_another_precision_gives_way(self, con: duckdb.DuckDBPyConnection) -> None:
+        put(con, "w", WHOLE, "+++-")
+        put_attack(con, "from-0", verdict="last", **crafted_on(MEMBERS[0]))
+        put(con, "exact", WHOLE, "++--", attack="from-0")
+        put(con, "fast", WHOLE, "+---", attack="from-0", precision="bf16", updated_at="2026-02-01")
+        cell = "SELECT evaluation_id FROM transfer_matrix('w') WHERE source = '0' AND target = 'whole'"
+        assert one(con, cell)["evaluation_id"] == "exact"
 
     def test_of_an_evaluation_that_is_a_transfer_itself(self, con: duckdb.DuckDBPyConnection) -> None:
         put_attack(con, "from-0", verdict="last", **crafted_on(MEMBERS[0]))
