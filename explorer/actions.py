@@ -71,7 +71,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("app", "findings", "5", "findings", "Go to the findings: the study's claims and what was measured here"),
     Action("app", "launch", "l", "launch", "Attack models: choose architectures, attacks and device, and start a job"),
     Action("app", "architecture", "A", "architectures", "Show an architecture: its cells, size, weights and results"),
-    Action("app", "theme", "T", "light/dark", "Switch between the light and the dark colours"),
+    Action("app", "theme", "T", "light/dark theme", "Switch between the light and the dark colours"),
     Action("app", "back", "escape", "back", "Go back; in the trade-off table, clear the filter", palette=False),
     Action("app", "quit", "q", "quit", "Leave the app; jobs go on"),
     Action("table", "cursor_down", "down,j", "down", "Next row", palette=False),

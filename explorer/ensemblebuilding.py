@@ -5,6 +5,7 @@ Torch-free. May read files: call it from a thread.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from explorer.studies import costs
 from explorer.studies.expansion import Place
 from explorer.tradeoff import Statement
 from explorer.training import Order
+from explorer.widgets.cells import count
 from models.architectures import registry as architectures
 from models.architectures.options import scale_of
 from models.datasets import registry as datasets
@@ -191,8 +193,8 @@ def propose(form: Form, settings: Settings, results: Results) -> Proposal:
         proposal = _sampled(form, dataset, proposal) if form.sampled else _picked(form, dataset, proposal, results)
         if datasets.locate(dataset, "train") is None:
             raise ExplorerError(
-                f"the training images of {dataset.name} are not on this machine: `nasrob-tui datasets {dataset.base}` "
-                "says where they should lie."
+                f"the training images of {dataset.name} are not on this machine: "
+                f"`nasrob-tui datasets {shlex.quote(dataset.name)}` says where they should lie."
             )
         check_name(form.device.strip() or "auto")
         if form.sampled:
@@ -248,12 +250,16 @@ def _to_train(form: Form, dataset: Dataset, proposal: Proposal, settings: Settin
     """The same with the job that trains it."""
     assert proposal.architecture is not None
     seed = launching.whole(form.training_seed, "training seed") or 0
+    if seed < 0:
+        raise InvalidSpec("training seed must be at least 0.")
     epochs = launching.whole(form.epochs, "epochs")
-    order = Order(
-        proposal.architecture,
-        dataset.name,
-        seed=seed,
-        overrides={"epochs": epochs} if epochs is not None else {},
+    order = launching.trainable(
+        Order(
+            proposal.architecture,
+            dataset.name,
+            seed=seed,
+            overrides={"epochs": epochs} if epochs is not None else {},
+        )
     )
     request = TrainingRequest.of(
         [order],
@@ -267,6 +273,8 @@ def _to_train(form: Form, dataset: Dataset, proposal: Proposal, settings: Settin
         record = file.record
         if (record.architecture, record.dataset, record.seed) == (order.architecture.canonical, dataset.name, seed):
             note = "it has been trained with this seed: what was trained the same way is not trained again"
+    if "auxiliary_weight" in order.overrides:
+        note += "; without the auxiliary head, which was made for images of another size"
     command = request.command()
     return replace(proposal, request=request, command=command.replace("\n", " && "), note=note)
 
@@ -274,12 +282,14 @@ def _to_train(form: Form, dataset: Dataset, proposal: Proposal, settings: Settin
 def _work(order: Order, request: TrainingRequest, settings: Settings) -> str:
     """What there is to do: trainings and evaluations; and for how long, where earlier trainings here tell."""
     members = [part.resolved().epochs for part in order.parts] or [order.resolved().epochs]
-    each = f"{members[0]} epochs each" if len(set(members)) == 1 else f"{sum(members)} epochs in all"
-    said = [f"{len(members)} members, {each}" if order.parts else f"trained as one, {members[0]} epochs"]
+    each = f"{count(members[0], 'epoch')} each" if len(set(members)) == 1 else f"{count(sum(members), 'epoch')} in all"
+    said = [
+        f"{count(len(members), 'member')}, {each}" if order.parts else f"trained as one, {count(members[0], 'epoch')}"
+    ]
     if composition.of(order.architecture).learned:
         said.append(f"the combiner, {order.tuning().epochs}")
     if n := len(request.evaluations(request.orders[0])):
-        said.append(f"{n} evaluation{'s' * (n != 1)}")
+        said.append(count(n, "evaluation"))
     seconds = _seconds(order, request, settings)
     return ", then ".join(said) + (f"; training takes about {costs.about(seconds)}" if seconds is not None else "")
 

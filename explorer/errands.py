@@ -33,6 +33,11 @@ class Errands:
         return process is not None and process.poll() is None
 
     @property
+    def under_way(self) -> list[tuple[str, ...]]:
+        """The commands that are running."""
+        return [words for words, process in self._started.items() if process.poll() is None]
+
+    @property
     def busy(self) -> bool:
         """Whether any command is running."""
         return any(process.poll() is None for process in self._started.values())

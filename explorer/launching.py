@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -183,8 +184,8 @@ def _dataset(name: str, here: Sequence[str]) -> Dataset:
         raise ExplorerError(f"{error} {_named(here)}") from None
     fetched = ", and --download fetches it" if dataset.downloadable else ""
     raise ExplorerError(
-        f"{dataset.name} is not on this machine: `nasrob-tui datasets {dataset.base}` says where it should "
-        f"lie{fetched}. {_named(here)}"
+        f"{dataset.name} is not on this machine: `nasrob-tui datasets {shlex.quote(dataset.name)}` says where it "
+        f"should lie{fetched}. {_named(here)}"
     )
 
 
@@ -474,7 +475,8 @@ def _train_first(form: Form, settings: Settings) -> TrainFirst | None:
             return None
         asked = _asked(replace(form, models=rest)) if rest else _without_models(form)
         datasets.load(dataset.name, dataset.split_named("test")).subset(asked.examples)
-        orders = [Order(architectures.parse_architecture(model.architecture), dataset.name) for model in bare]
+        specs = [architectures.parse_architecture(model.architecture) for model in bare]
+        orders = [trainable(Order(spec, dataset.name)) for spec in specs]
         then = Afterwards(tuple(planning.resolve_attacks(asked)), asked.examples)
         training = TrainingRequest.of(orders, settings.store, then=then, device=asked.device, threads=asked.threads)
         beside = tuple(planning.plan(asked, settings)) if rest else ()
@@ -483,6 +485,34 @@ def _train_first(form: Form, settings: Settings) -> TrainFirst | None:
         if not isinstance(error, OSError) and exit_code_of(error) is None:
             raise
         return None
+
+
+def trainable(order: Order) -> Order:
+    """The order, without an auxiliary head where its recipe asks for one that these images do not fit: such a training
+    would be refused in the job. Raises `InvalidSpec` for what would be refused anyway."""
+    sides = order.entry.image_shape[1:]
+    for part in order.parts or (order,):
+        if part.resolved().auxiliary_weight > 0 and not all(_fits_head(part.architecture, side) for side in sides):
+            order = replace(order, overrides={**order.overrides, "auxiliary_weight": 0.0})
+            break
+    order.check()
+    return order
+
+
+def _fits_head(spec: ArchitectureSpec, side: int) -> bool:
+    """Whether the auxiliary head of a network of DARTS-format cells, the only one with demands, takes images of a side.
+
+    It was made for the maps of images of side 32, of 8 by 8 after two layers of stride 2, and in the ImageNet form for
+    those of side 224, of 7 by 7 after five.
+    """
+    # The usual form is left out of a specification's options.
+    forms = [option.default for option in architectures.find(spec.name).options if option.name == "form"]
+    if not forms:
+        return True
+    times, made_for = (5, 7) if dict(spec.options).get("form", forms[0]) == "imagenet" else (2, 8)
+    for _ in range(times):
+        side = -(-side // 2)
+    return side == made_for
 
 
 def _seconds(training: TrainingRequest, settings: Settings) -> float | None:

@@ -6,13 +6,15 @@ Reads come from a copy of the store in memory: an idle app holds no lock, and a 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer import tradeoff
 from explorer.tradeoff import Column, Question, Statement
+from explorer.widgets.cells import telling_names
 from store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 #: How long a reading of the store waits for writers before the screen says so, in seconds. The next look is soon.
 PATIENCE = 1.0
+#: An attack that fewer rows than this share have a figure of gives way to others.
+_SPARSE = 1 / 8
 #: From so many rows on the first part of them is shown before the rest has come.
 LARGE = 20_000
 
@@ -44,6 +48,10 @@ class Page:
     #: Signs that occur: p published, ! warnings, ~ not complete, * the lowest of several settings.
     marks: frozenset[str]
     name_width: int
+    #: What the models are called that have a name in common with others, by architecture and seed of the training.
+    names: dict[tuple[str, int | None], str] = field(default_factory=dict)
+    #: Attacks that only few rows have a figure of.
+    sparse: frozenset[str] = frozenset()
     #: Rows asked for at most.
     limit: int | None = None
 
@@ -83,6 +91,10 @@ class Results:
         self._meanwhile: DuckDBPyConnection | None = None
         self._untold: Freshness | None = None
         self._previewing = False
+        #: Why there is no store, where it could not be made.
+        self._unmade: str | None = None
+        #: What the last look found wrong.
+        self._problem: str | None = None
 
     @property
     def store(self) -> Store:
@@ -94,10 +106,15 @@ class Results:
         return self._store
 
     def made_store(self) -> Store:
-        """The store for questions that the copy in memory cannot answer; made now, if only its preview was shown."""
+        """The store for questions that the copy in memory cannot answer; made now, if only its preview was shown.
+
+        Raises `StoreError` with the reason where it cannot be made.
+        """
         with self._lock:
             if self._previewing:
                 self._untold = self._look()
+            if self._problem is not None and not self.path.exists():
+                raise StoreError(self._problem)
         return self.store
 
     def preload(self) -> None:
@@ -113,6 +130,11 @@ class Results:
             return found
 
     def _look(self) -> Freshness:
+        found = self._looked()
+        self._problem = found.problem
+        return found
+
+    def _looked(self) -> Freshness:
         problem = None
         preview, self._preview = self._preview, None
         self._previewing = preview is not None and not self.path.exists()
@@ -122,6 +144,7 @@ class Results:
         try:
             if self._prepare is not None:
                 problem, self._prepare = self._prepare(self.store), None
+                self._unmade = problem if not self.path.exists() else None
             if self._mirror is None:
                 from store import Mirror
 
@@ -133,7 +156,9 @@ class Results:
                 from store.shipping import preview as published
 
                 self._meanwhile = published()
-            return Freshness(fresh, str(error))
+            # Why it could not be made says more than that it is not there.
+            why = str(error) if self._unmade is None or self.path.exists() else self._unmade
+            return Freshness(fresh, why)
         busy = self._mirror.busy
         if changed:
             self._meanwhile = None
@@ -236,6 +261,11 @@ def _page(
         "*": any(occurs(pc.greater(table[n], 1)) for n in table.column_names if n[:1] == "c" and n[1:].isdigit()),
     }
     width = pc.max(pc.utf8_length(table["architecture"])).as_py() or 0
+    names = _names(table)
+    width = max([width, *map(len, names.values())])
+    sparse = {
+        c.id for c in columns if c.kind == "cell" and table[c.id].null_count > (1 - _SPARSE) * max(1, table.num_rows)
+    }
     return Page(
         question,
         table,
@@ -246,7 +276,21 @@ def _page(
         frozenset(empty),
         frozenset(m for m, there in marks.items() if there),
         width,
+        names,
+        frozenset(sparse),
         limit,
+    )
+
+
+def _names(table: pa.Table) -> dict[tuple[str, int | None], str]:
+    """Names of the models that are measured here and share theirs with another one."""
+    keys = ["architecture", "architecture_id", "train_seed"]
+    models = table.select(keys).group_by(keys).aggregate([]).to_pylist()
+    sharing = Counter(model["architecture"] for model in models if model["architecture_id"] is not None)
+    return telling_names(
+        (model["architecture_id"], model["train_seed"])
+        for model in models
+        if model["architecture_id"] is not None and sharing[model["architecture"]] > 1
     )
 
 

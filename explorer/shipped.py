@@ -32,8 +32,12 @@ def open_store(settings: Settings) -> Store:
 
 def provide(settings: Settings, store: Store) -> str | None:
     """Take the shipped results into the store of the home folder, once; returns a sentence where they cannot be."""
+    from store.errors import ShippedDamaged
+
     error = _provide(settings, store)
-    return None if error is None else _sentence(error)
+    if error is None or isinstance(error, ShippedDamaged) or store.path.exists():
+        return None if error is None else _sentence(error)
+    return str(error)
 
 
 def _provide(settings: Settings, store: Store) -> StoreError | None:

@@ -97,6 +97,9 @@ LONG_COLUMNS: tuple[Column, ...] = (
     MODEL,
 )
 
+#: Names are told apart by so many cells, for which columns go; but none up to this rank, which tell rows apart as well.
+NAME_ROOM, KEPT_RANK = 24, 2
+
 #: At most this many attacks stand side by side; the filter chooses others.
 MAX_ATTACKS = 8
 
@@ -115,6 +118,8 @@ _FIELDS = (
     "row_key",
     "source",
     "architecture",
+    "architecture_id",
+    "train_seed",
     "family",
     "lineage",
     "dataset",
@@ -315,10 +320,18 @@ def _order(sort: Sort, columns: Sequence[Column]) -> str:
 
 
 def fit(
-    columns: Sequence[Column], width: int, *, gap: int, elastic: str, wanted: int, dull: Collection[str] = ()
+    columns: Sequence[Column],
+    width: int,
+    *,
+    gap: int,
+    elastic: str,
+    wanted: int,
+    dull: Collection[str] = (),
+    room: int = 0,
 ) -> list[Column]:
     """The columns that fit into `width` cells, `gap` being the padding of each. `dull` ones, which say nothing or the
-    same in every row, go first, then those of the highest rank; what is left widens `elastic` up to `wanted` cells."""
+    same in nearly every row, go first, then those of the highest rank; what is left widens `elastic` up to `wanted`
+    cells. For it to get `room` of these cells, columns of a rank above `KEPT_RANK` go too."""
     shown = list(columns)
 
     def rank(column: Column) -> int:
@@ -327,6 +340,13 @@ def fit(
     while shown and sum(c.width + gap for c in shown) > width:
         highest = max(rank(c) for c in shown)
         if highest == 0:
+            break
+        del shown[max(i for i, c in enumerate(shown) if rank(c) == highest)]
+    while shown:
+        spare = width - sum(c.width + gap for c in shown)
+        lacking = sum(min(room, wanted) - c.width for c in shown if c.id == elastic) - spare
+        highest = max(rank(c) for c in shown)
+        if lacking <= 0 or highest <= KEPT_RANK:
             break
         del shown[max(i for i, c in enumerate(shown) if rank(c) == highest)]
     spare = max(0, width - sum(c.width + gap for c in shown))

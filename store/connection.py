@@ -185,6 +185,8 @@ class Store:
             lock.acquire()
         except filelock.Timeout:
             raise faults.busy(self.path, self._blocker(), self.timeout) from None
+        except FileNotFoundError as error:  # the folder cannot be made, so "run an evaluation first" would not help
+            raise faults.unusable(self.path, error) from error
         except OSError as error:
             raise faults.translate(error, self.path) or faults.unusable(self.path, error) from error
         try:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.screen import Screen
 from textual.signal import Signal
 
@@ -29,12 +29,17 @@ from explorer.widgets import inks
 from explorer.widgets.background import background
 from explorer.widgets.bars import KeyBar
 from explorer.widgets.binding import bindings
+from explorer.widgets.inturn import InTurn
 
 if TYPE_CHECKING:
     from explorer.architectures import Counts, Page
 
 #: Time between two looks at the store and at the job folders, in seconds. One that finds nothing costs microseconds.
 STORE_EVERY, JOBS_EVERY = 0.5, 0.25
+
+
+#: The actions that leave what is open, whatever it is.
+_LEAVING = frozenset(f"app.{place}" for place in ("tradeoff", "jobs", "sql", "ensembles", "findings", "quit"))
 
 
 @runtime_checkable
@@ -55,7 +60,19 @@ class Launches(Protocol):
         ...
 
 
-class NasrobApp(App[None]):
+@runtime_checkable
+class Holds(Protocol):
+    """A screen in which a person enters what would be lost without it."""
+
+    #: What it is called in a sentence.
+    holds_what: str
+
+    def holds(self) -> bool:
+        """Whether anything has been entered."""
+        ...
+
+
+class NasrobApp(InTurn):
     """The app over one store and one folder of jobs. `results` may be reading already; `focus_job` is shown first."""
 
     CSS_PATH = "application.tcss"
@@ -162,12 +179,29 @@ class NasrobApp(App[None]):
         elif len(self.screen_stack) > 1 and not (isinstance(self.screen, Stays) and self.screen.stays()):
             self.pop_screen()
 
-    def action_tradeoff(self) -> None:
+    @property
+    def held(self) -> Holds | None:
+        """The form that is open, maybe below other screens, and that something has been entered in."""
+        return next((one for one in reversed(self.screen_stack) if isinstance(one, Holds) and one.holds()), None)
+
+    def _may_leave(self) -> bool:
+        """Whether nothing would be lost; says how to leave otherwise."""
+        if (held := self.held) is None:
+            return True
+        self.notify(f"{held.holds_what} is not finished: escape leaves it, enter starts it.", timeout=4)
+        return False
+
+    def _to_bottom(self) -> None:
         while len(self.screen_stack) > 1:
             self.pop_screen()
 
+    def action_tradeoff(self) -> None:
+        if self._may_leave():
+            self._to_bottom()
+
     def action_jobs(self) -> None:
-        self.show_jobs(None)
+        if self._may_leave():
+            self.show_jobs(None)
 
     def show_jobs(self, number: int | None) -> None:
         """Open the jobs, on one of them where a number is given."""
@@ -176,28 +210,33 @@ class NasrobApp(App[None]):
         if isinstance(self.screen, JobsScreen):
             self.screen.go_to(number)
             return
-        self.action_tradeoff()
+        self._to_bottom()
         self.push_screen(JobsScreen(number))
 
     def action_sql(self) -> None:
         from explorer.screens.sql import SqlScreen
 
-        if not isinstance(self.screen, SqlScreen):
-            self.action_tradeoff()
+        if not isinstance(self.screen, SqlScreen) and self._may_leave():
+            self._to_bottom()
             self.push_screen(SqlScreen())
 
     def action_ensembles(self) -> None:
+        if self._may_leave():
+            self.show_ensembles()
+
+    def show_ensembles(self) -> None:
+        """Open the ensembles."""
         from explorer.screens.ensembles import EnsemblesScreen
 
         if not isinstance(self.screen, EnsemblesScreen):
-            self.action_tradeoff()
+            self._to_bottom()
             self.push_screen(EnsemblesScreen())
 
     def action_findings(self) -> None:
         from explorer.screens.findings import FindingsScreen
 
-        if not isinstance(self.screen, FindingsScreen):
-            self.action_tradeoff()
+        if not isinstance(self.screen, FindingsScreen) and self._may_leave():
+            self._to_bottom()
             self.push_screen(FindingsScreen())
 
     def action_architecture(self) -> None:
@@ -266,7 +305,8 @@ class NasrobApp(App[None]):
 
     def show_rows(self, wanted: str) -> None:
         """Go to the trade-off table with a filter."""
-        self.action_tradeoff()
+        if self._may_leave():
+            self._to_bottom()
         if isinstance(self.screen, HomeScreen):
             self.screen.filter_by(wanted)
 
@@ -292,6 +332,8 @@ class NasrobApp(App[None]):
         self.theme = inks.LIGHT.name if self.current_theme.dark else inks.DARK.name
 
     async def action_quit(self) -> None:
+        if not self._may_leave():
+            return
         going_on = sum(job.active for job in self.jobs)
         jobs = f"{going_on} job goes" if going_on == 1 else f"{going_on} jobs go"
         self.exit(message=f"{jobs} on: `nasrob-tui jobs` lists them, `nasrob-tui` shows them." if going_on else None)
@@ -311,7 +353,10 @@ class NasrobApp(App[None]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every action of the registry that can be done here."""
+        held = self.held is not None
         for action in actions.ACTIONS:
+            if held and action.name in _LEAVING:
+                continue
             target = self if action.scope == "app" else screen
             method = getattr(target, f"action_{action.id}", None)
             if action.palette and method is not None and (action.scope == "app" or _belongs(action, screen)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.text import Text
@@ -86,18 +87,14 @@ class EnsembleScreen(Screen[None]):
         self.query_one(SheetView).focus()
         self.query_one(TopBar).note = self.architecture.partition("@")[0]
         self.nasrob.store_looked_at.subscribe(self, self._on_store)
-        self.nasrob.jobs_moved.subscribe(self, lambda jobs: self._count_jobs())
+        self.nasrob.jobs_moved.subscribe(self, lambda jobs: self._draw())
         self.nasrob.errands_moved.subscribe(self, lambda words: self._draw())
         self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
-        self._count_jobs()
         self._draw()
         self._find()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._draw)
-
-    def _count_jobs(self) -> None:
-        self.query_one(TopBar).active_jobs = sum(job.active for job in self.nasrob.jobs)
 
     # -- finding out -----------------------------------------------------------------------------------------------
 
@@ -128,8 +125,8 @@ class EnsembleScreen(Screen[None]):
 
     async def _look(self) -> None:
         """The evaluations, then the one that is shown. A busy store is asked again."""
-        store = await asyncio.to_thread(self.nasrob.results.made_store)
         try:
+            store = await asyncio.to_thread(self.nasrob.results.made_store)
             rows = await asyncio.to_thread(ensembleresults.evaluations, store, self.architecture, self.sha256)
             self.post_message(self.Found(rows))
             if not rows:
@@ -186,8 +183,10 @@ class EnsembleScreen(Screen[None]):
             InsightSheet(
                 self.insight,
                 inks,
-                measuring=self._going(self.insight.gradient_words),
-                transferring=self._going(self.insight.transfer_words),
+                measuring=self._going(self.insight.gradient_words) or self._attacked_with("--gradients"),
+                transferring=self._going(self.insight.transfer_words)
+                or self._attacked_with("--transfer")
+                or self._transferring,
             )
         )
 
@@ -227,6 +226,36 @@ class EnsembleScreen(Screen[None]):
             return self.nasrob.errands.going([*words(), *ensemblelist.places(self.nasrob.settings)])
         except ExplorerError:
             return False
+
+    def _attacked_with(self, flag: str) -> bool:
+        """Whether this attack on this ensemble was started in another way, and measures what the flag asks for too."""
+        assert self.insight is not None
+        row, name = self.insight.evaluation, self.insight.attack.name
+        for words in self.nasrob.errands.under_way:
+            given = list(pairwise(words))
+            made = {attack.partition("@")[0].partition("-")[0] for option, attack in given if option == "--attack"}
+            if (
+                words[:3] == ("ensemble", "attack", row["architecture_id"])
+                and ("--dataset", row["dataset"]) in given
+                and flag in words
+                and all(str(row["model_sha256"]).startswith(sha) for option, sha in given if option == "--weights")
+                and name.partition("-")[0] in made
+            ):
+                return True
+        return False
+
+    @property
+    def _transferring(self) -> bool:
+        """Whether a job is making this attack on one part and judges it on another one."""
+        assert self.insight is not None
+        parts = {part["architecture_id"] for part in self.insight.parts}
+        made = f"{self.insight.attack.label} from "
+        return any(
+            step.architecture in parts and step.attack.startswith(made) and step.state in ("queued", "running")
+            for job in self.nasrob.jobs
+            if job.active
+            for step in job.evaluations
+        )
 
     # -- actions ---------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from explorer.widgets.background import background
 from explorer.widgets.bars import KeyBar
 from explorer.widgets.binding import bindings
 from explorer.widgets.choice import Choice
+from explorer.widgets.said import Said
 from models.attacks import registry as attacks
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ class EnsembleAttackScreen(ModalScreen[None]):
             with Horizontal(classes="field"):
                 yield Static("also", classes="label")
                 yield Choice(list(ALSO), chosen=("members",), multiple=True, id="also")
-            yield Static("", id="proposal", markup=False)
-            yield Static("", id="command", markup=False)
+            yield Said("", id="proposal", markup=False)
+            yield Said("", id="command", markup=False)
             yield KeyBar("ensemble_attack")
 
     def on_mount(self) -> None:

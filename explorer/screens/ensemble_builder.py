@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from rich.text import Text
@@ -35,6 +36,7 @@ from explorer.widgets.binding import bindings
 from explorer.widgets.choice import Choice
 from explorer.widgets.inks import inks_of
 from explorer.widgets.line import Line
+from explorer.widgets.said import Said
 from explorer.widgets.table import GAP, SCROLL_BAR, Heading, ResultTable, filled
 from models.ensembles import composition
 
@@ -65,6 +67,8 @@ class EnsembleBuilderScreen(Screen[None]):
 
     BINDINGS = bindings("ensemble_builder")
     AUTO_FOCUS = "#way"
+
+    holds_what = "The new ensemble"
 
     class Offered(Message):
         """The models for a dataset have been looked up."""
@@ -98,6 +102,8 @@ class EnsembleBuilderScreen(Screen[None]):
         self._sizes: dict[str, str] = {}
         self._drawing = Drawing(())
         self._starting = False
+        #: The form before anything was entered.
+        self._blank: Form | None = None
 
     @property
     def nasrob(self) -> NasrobApp:
@@ -154,16 +160,15 @@ class EnsembleBuilderScreen(Screen[None]):
                     yield Input(placeholder="all", id="threads", compact=True)
                     yield Static("epochs", classes="label second sample")
                     yield Input(placeholder="recipe's", id="epochs", compact=True, classes="sample")
-                yield Static("", id="proposal", markup=False)
-                yield Static("", id="command", markup=False)
+                yield Said("", id="proposal", markup=False)
+                yield Said("", id="command", markup=False)
             yield SheetView(id="preview")
         yield KeyBar("ensemble_builder")
 
     def on_mount(self) -> None:
         self.app.theme_changed_signal.subscribe(self, lambda _: self._redraw())
-        self.nasrob.jobs_moved.subscribe(self, lambda jobs: self._count_jobs())
-        self._count_jobs()
         self.query_one(TopBar).note = "new ensemble"
+        self._blank = replace(self.form, models=())
         self._arrange()
         self._find_models()
 
@@ -171,8 +176,10 @@ class EnsembleBuilderScreen(Screen[None]):
         self._arrange()
         self.call_after_refresh(self._draw)
 
-    def _count_jobs(self) -> None:
-        self.query_one(TopBar).active_jobs = sum(job.active for job in self.nasrob.jobs)
+    def holds(self) -> bool:
+        if self._blank is None:
+            return False
+        return self.chosen != list(self.begin.wanted) or replace(self.form, models=()) != self._blank
 
     @property
     def sampled(self) -> bool:
@@ -188,9 +195,14 @@ class EnsembleBuilderScreen(Screen[None]):
 
     # -- models to pick --------------------------------------------------------------------------------------------
 
+    @property
+    def _dataset(self) -> str:
+        """The dataset that is typed; where there is none, the one that stands in its place."""
+        return self.query_one("#dataset", Input).value.strip() or Form().dataset
+
     @on(Input.Changed, "#dataset")
     def _find_models(self) -> None:
-        background(self, self._fetch_offer, self.query_one("#dataset", Input).value, group="offer")
+        background(self, self._fetch_offer, self._dataset, group="offer")
 
     async def _fetch_offer(self, dataset: str) -> None:
         if self.offer.asked:
@@ -291,7 +303,7 @@ class EnsembleBuilderScreen(Screen[None]):
             channels=typed("channels"),
             rule=chosen("rule" if sampled else "picked-rule"),
             models=self.models,
-            dataset=typed("dataset"),
+            dataset=self._dataset,
             training_seed=typed("training-seed"),
             epochs=typed("epochs"),
             then=chosen("then"),
@@ -343,8 +355,7 @@ class EnsembleBuilderScreen(Screen[None]):
             command.update("")
             return
         said.update(proposal.note)
-        width = max(10, (command.size.width or self.size.width) * 2 - 4)
-        command.update(Content(f"= {proposal.command}").truncate(width, ellipsis=True))
+        command.update(Content(f"= {proposal.command}"))
 
     # -- what it would be ------------------------------------------------------------------------------------------
 
@@ -388,7 +399,8 @@ class EnsembleBuilderScreen(Screen[None]):
             size = self._sizes.get(key, "counting its parameters …")
         else:
             size = f"{megas(proposal.params)} parameters" if proposal.params is not None else ""
-        name = proposal.architecture.canonical if proposal.architecture else f"{len(proposal.members)} members"
+        many = cells.count(len(proposal.members), "member")
+        name = proposal.architecture.canonical if proposal.architecture else many
         sheet.show(PreviewSheet(name, proposal.members, size, self.form.rule, self._drawing, palette_of(inks)))
 
     # -- actions ---------------------------------------------------------------------------------------------------
@@ -428,7 +440,7 @@ class EnsembleBuilderScreen(Screen[None]):
                 number = await asyncio.to_thread(ensemblebuilding.start, proposal.request, nasrob.settings)
             else:
                 nasrob.send(proposal.words, "The ensemble is made: 4 shows it, l attacks it.")
-                nasrob.action_ensembles()
+                nasrob.show_ensembles()
                 self.notify("The models are being put together …", timeout=4)
                 return
         except ExplorerError as error:

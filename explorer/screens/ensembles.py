@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from rich.text import Text
@@ -25,7 +26,7 @@ from explorer.jobs.folder import Job
 from explorer.jobs.following import JobProgress
 from explorer.render import megas
 from explorer.results import Freshness
-from explorer.tradeoff import Column, fit
+from explorer.tradeoff import NAME_ROOM, Column, fit
 from explorer.widgets import cells
 from explorer.widgets.architecture import SheetView, palette_of
 from explorer.widgets.background import background
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 #: From this width on the details stand beside the table.
 BESIDE_FROM = 150
+#: Cells of the name of a dataset at most.
+_DATASET = 16
 
 _COLUMNS = (
     Column("state", "", "text", 1, 0, "A sign while it is not trained"),
@@ -67,10 +70,9 @@ class EnsembleRows:
         self.inks = inks
         # The rule has a column of its own.
         spelled = [re.sub(r"(?<=[@,])combine=[\w-]+,?", "", one.architecture).rstrip("@,") for one in ensembles]
-        bare = [text.partition("@")[0] for text in dict.fromkeys(spelled)]
-        self.names = [
-            one.name if bare.count(one.name) == 1 else text for one, text in zip(ensembles, spelled, strict=True)
-        ]
+        models = [(text, one.seed) for text, one in zip(spelled, ensembles, strict=True)]
+        short = cells.telling_names(models)
+        self.names = [short[model] for model in models]
 
     @property
     def row_count(self) -> int:
@@ -95,7 +97,7 @@ class EnsembleRows:
             case "name":
                 return cells.text(self.names[row], inks.text if one.sha256 else inks.quiet)
             case "dataset":
-                return cells.text(one.dataset, inks.text)
+                return cells.text(cells.dataset(one.dataset), inks.text)
             case "members":
                 return cells.text(len(one.members) or "–", inks.quiet, right=True)
             case "combine":
@@ -190,7 +192,6 @@ class EnsemblesScreen(Screen[None]):
             self._list()
 
     def _on_jobs(self, jobs: tuple[JobProgress, ...]) -> None:
-        self.query_one(TopBar).active_jobs = sum(job.active for job in jobs)
         background(self, self._follow, jobs, group="jobs")
 
     async def _follow(self, jobs: tuple[JobProgress, ...]) -> None:
@@ -244,7 +245,9 @@ class EnsemblesScreen(Screen[None]):
         room = table.size.width or self.size.width * (5 if beside else 9) // 9
         width = max(20, room - SCROLL_BAR)
         longest = max(map(len, rows.names), default=0)
-        columns = fit(_COLUMNS, width, gap=GAP, elastic="name", wanted=longest)
+        data = max((len(cells.dataset(one.dataset)) for one in found), default=0)
+        every = [replace(c, width=min(max(c.width, data), _DATASET)) if c.id == "dataset" else c for c in _COLUMNS]
+        columns = fit(every, width, gap=GAP, elastic="name", wanted=longest, room=NAME_ROOM)
         headings = filled([Heading(c.id, c.title, c.width, cells.align(c)) for c in columns], width)
         with table.prevent(DataTable.RowHighlighted):
             table.put(rows, headings)

@@ -126,14 +126,16 @@ class FindingsScreen(Screen[None]):
         from explorer import findings
 
         try:
-            store = await asyncio.to_thread(self.nasrob.results.made_store)
             while self._stale:
                 self._stale = False
                 began = time.monotonic()
                 try:
+                    store = await asyncio.to_thread(self.nasrob.results.made_store)
                     found = await asyncio.to_thread(findings.compute, store)
                 except StoreError as error:
                     self._stale = isinstance(error, StoreBusy)
+                    if not self.findings:
+                        self.query_one("#finding-text", Static).update(str(error))
                     self.post_message(self.Computed(self.findings, str(error)))
                 else:
                     self.post_message(self.Computed(found))

@@ -18,7 +18,7 @@ from explorer.widgets.binding import bindings
 from explorer.widgets.cells import MARKS
 from explorer.widgets.inks import Inks, inks_of
 
-_KEY_WIDTH, _LABEL_WIDTH = 14, 14
+_KEY_WIDTH, _LABEL_WIDTH = 14, 16
 
 _FILTER_EXAMPLES = (
     ("resnet", "the name contains it"),

@@ -27,6 +27,7 @@ from explorer.widgets.binding import bindings
 from explorer.widgets.details import DetailView
 from explorer.widgets.inks import inks_of
 from explorer.widgets.rows import PageRows
+from explorer.widgets.said import Said
 from explorer.widgets.table import GAP, SCROLL_BAR, Heading, ResultTable, filled
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class HomeScreen(Screen[None]):
             yield ResultTable(id="rows")
             with Vertical(id="side"):
                 yield DetailView(id="pane")
-        yield Static("", id="status", markup=False)
+        yield Said("", id="status", markup=False)
         yield KeyBar("home")
 
     def on_mount(self) -> None:
@@ -148,24 +149,35 @@ class HomeScreen(Screen[None]):
         table = self.query_one(ResultTable)
         width = max(20, table.size.width - SCROLL_BAR)
         columns = [tradeoff.headed(c, self.page.question.sort) for c in self.page.columns]
-        dull = self.page.constants.keys() | self.page.empty
-        fitting = tradeoff.fit(columns, width, gap=GAP, elastic="architecture", wanted=self.page.name_width, dull=dull)
+        dull = self.page.constants.keys() | self.page.empty | self.page.sparse
+        fitting = tradeoff.fit(
+            columns,
+            width,
+            gap=GAP,
+            elastic="architecture",
+            wanted=self.page.name_width,
+            dull=dull,
+            room=tradeoff.NAME_ROOM,
+        )
         headings = [Heading(c.id, c.title, c.width, cells.align(c)) for c in fitting]
         table.put(self._rows, filled(headings, width), to_top=to_top)
 
     def _count(self) -> None:
-        count = self.query_one("#count", Static)
-        count.set_class(bool(self._filter_error), "problem")
-        if self._filter_error:
-            count.update(self._filter_error)
-        elif self.page is not None:
+        if self.page is not None:
             noun = "models" if self.page.question.pivot else "results"
             rows = "…" if self.page.partial else cells.thousands(self.page.table.num_rows)
-            count.update(f"{rows} of {cells.thousands(self.page.total)} {noun}")
+            self.query_one("#count", Static).update(f"{rows} of {cells.thousands(self.page.total)} {noun}")
 
     def _status(self) -> None:
-        """The line below the table: what all rows share, what the signs mean, and what the running job does."""
+        """The line below the table: what all rows share, what the signs mean, and what the running job does; or what is
+        wrong with the filter."""
+        status = self.query_one("#status", Said)
+        status.set_class(bool(self._filter_error), "problem")
+        if self._filter_error:
+            status.update(f"! {self._filter_error}")
+            return
         if self.page is None:
+            status.update("")
             return
         shared = [
             self.page.constants[c] for c in ("dataset", "label", "eps", "threat_space") if c in self.page.constants
@@ -182,7 +194,7 @@ class HomeScreen(Screen[None]):
         if not self.page.table.num_rows:
             parts = ["no row passes the filter: esc clears it"]
         text = Content("   ".join(p for p in parts if p))
-        self.query_one("#status", Static).update(text.truncate(max(1, self.size.width - 2), ellipsis=True))
+        status.update(text)
 
     def _arrange(self) -> None:
         """Decide what stands beside the table at this width."""
@@ -241,7 +253,6 @@ class HomeScreen(Screen[None]):
 
     def _on_jobs(self, jobs: tuple[JobProgress, ...]) -> None:
         self._jobs = jobs
-        self.query_one(TopBar).active_jobs = sum(job.active for job in jobs)
         self._status()
 
     # -- the filter ------------------------------------------------------------------------------------------------
@@ -256,9 +267,10 @@ class HomeScreen(Screen[None]):
             wanted = filters.parse(self.query_one("#filter", Input).value)
         except filters.FilterError as error:
             self._filter_error = str(error)
-            self._count()
+            self._status()
             return
         self._filter_error = ""
+        self._status()
         if wanted != self.question.filter:
             self.question = replace(self.question, filter=wanted)
             self.ask()
@@ -377,9 +389,9 @@ class HomeScreen(Screen[None]):
     def action_copy(self) -> None:
         if self._rows is None or not self._rows.row_count:
             return
-        row = self._rows.row(self.query_one(ResultTable).cursor_row)
+        row = self.query_one(ResultTable).cursor_row
         self.nasrob.copy(
-            "\t".join(cells.cell(row, c, self._rows.inks).plain for c in self._rows.page.columns if c.title), "the row"
+            "\t".join(self._rows.cell(row, c.id).plain for c in self._rows.page.columns if c.title), "the row"
         )
 
     def action_export(self) -> None:

@@ -73,7 +73,6 @@ class JobsScreen(Screen[None]):
 
     def _on_jobs(self, jobs: tuple[JobProgress, ...]) -> None:
         self._jobs = jobs
-        self.query_one(TopBar).active_jobs = sum(job.active for job in jobs)
         self._draw()
 
     @property
@@ -98,7 +97,7 @@ class JobsScreen(Screen[None]):
         table = self.query_one("#evaluations", ResultTable)
         same = table.cursor_key is not None and job is not None and table.cursor_key.startswith(f"{job.number}/")
         source = StepRows(job, inks_of(self.app))
-        attack = max((len(e.attack) for e in job.evaluations), default=0) if job else 0
+        attack = source.attack_width
         columns = [
             replace(c, width=min(24, attack)) if c.id == "attack" and attack > c.width else c
             for c in EVALUATION_COLUMNS

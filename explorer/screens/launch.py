@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from rich.text import Text
@@ -27,6 +28,7 @@ from explorer.widgets.binding import bindings
 from explorer.widgets.choice import Choice
 from explorer.widgets.inks import Inks, inks_of
 from explorer.widgets.line import Line
+from explorer.widgets.said import Said
 from explorer.widgets.table import GAP, SCROLL_BAR, Heading, ResultTable, filled
 from models.attacks import registry as attacks
 from models.specs import THREAT_SPACES, VERDICTS
@@ -107,6 +109,8 @@ class LaunchScreen(Screen[None]):
     # Most people take models that have weights, which are on top: space chooses them, / leads to the others.
     AUTO_FOCUS = "#models"
 
+    holds_what = "The launch"
+
     class Offered(Message):
         """The models for a dataset have been looked up."""
 
@@ -139,6 +143,8 @@ class LaunchScreen(Screen[None]):
         #: What became of the choice when another dataset was named; empty when there is nothing to say.
         self._left_behind = ""
         self._checked: Form | None = None
+        #: The form before anything was entered.
+        self._blank: Form | None = None
         self._starting = False
 
     @property
@@ -183,23 +189,33 @@ class LaunchScreen(Screen[None]):
             yield Input(placeholder="all", id="threads", compact=True)
             yield Static("seed", classes="label")
             yield Input(placeholder="0", id="seed", compact=True)
-        yield Static("", id="proposal", markup=False)
-        yield Static("", id="command", markup=False)
+        yield Said("", id="proposal", markup=False)
+        yield Said("", id="command", markup=False)
         yield KeyBar("launch")
 
     def on_mount(self) -> None:
         self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
-        self.query_one(TopBar).active_jobs = sum(job.active for job in self.nasrob.jobs)
+        self._blank = replace(self.form, models=())
         self._find_models()
+
+    def holds(self) -> bool:
+        if any(self._choices.values()):
+            return True
+        return self._blank is not None and (any(self._words) or replace(self.form, models=()) != self._blank)
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._draw)
 
     # -- models ----------------------------------------------------------------------------------------------------
 
+    @property
+    def _dataset(self) -> str:
+        """The dataset that is typed; where there is none, the one that stands in its place."""
+        return self.query_one("#dataset", Input).value.strip() or Form().dataset
+
     @on(Input.Changed, "#dataset")
     def _find_models(self) -> None:
-        background(self, self._fetch_offer, self.query_one("#dataset", Input).value, group="offer")
+        background(self, self._fetch_offer, self._dataset, group="offer")
 
     async def _fetch_offer(self, dataset: str) -> None:
         if self.offer.models:
@@ -280,7 +296,7 @@ class LaunchScreen(Screen[None]):
         headings = filled([Heading(c.id, c.title, c.width, cells.align(c)) for c in columns], width)
         table.put(rows, headings, to_top=to_top)
         count = len(self.chosen)
-        self.query_one(TopBar).note = f"launch · {count} model{'s' * (count != 1)} chosen"
+        self.query_one(TopBar).note = f"launch · {count} chosen"
         self._show_proposal()
 
     @on(Input.Submitted, "#find")
@@ -335,8 +351,8 @@ class LaunchScreen(Screen[None]):
 
         return Form(
             # Not those of the dataset before, as long as nobody has looked for models of this one.
-            models=tuple(self.chosen.values()) if self.offer.asked == typed("dataset") else (),
-            dataset=typed("dataset"),
+            models=tuple(self.chosen.values()) if self.offer.asked == self._dataset else (),
+            dataset=self._dataset,
             attacks=tuple(chosen("attacks")),
             more_attacks=typed("more"),
             eps=typed("eps"),
@@ -380,7 +396,7 @@ class LaunchScreen(Screen[None]):
         else:
             to_do = proposal.n_evaluations - proposal.n_known
             known = f"{proposal.n_known} of {proposal.n_evaluations} evaluations are in the store"
-            command = Content(f"= {proposal.command}").truncate(max(10, self.size.width * 2 - 6), ellipsis=True)
+            command = Content(f"= {proposal.command}")
             self._say(f"{known}, {f'{to_do} to do' if to_do else 'nothing to do: the job answers at once'}", command)
 
     def _remedy(self) -> str:

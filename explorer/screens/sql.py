@@ -73,6 +73,17 @@ def written(value: Any) -> str:
     return str(value)
 
 
+class Query(TextArea):
+    """The editor. Textual's own keeps lines as they were broken at the width before."""
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._break_anew)
+
+    def _break_anew(self) -> None:
+        self._rewrap_and_refresh_virtual_size()
+        self.refresh(layout=True)
+
+
 class SqlScreen(Screen[None]):
     """A query and its rows."""
 
@@ -96,14 +107,13 @@ class SqlScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield TopBar("sql")
-        yield TextArea(EXAMPLE, id="query", compact=True, highlight_cursor_line=False)
+        yield Query(EXAMPLE, id="query", compact=True, highlight_cursor_line=False)
         yield Static("tables, views and macros: nasrob-tui schema", id="answer", markup=False)
         yield ResultTable(id="result")
         yield KeyBar("sql")
 
     def on_mount(self) -> None:
         self.query_one(TextArea).focus()
-        self.query_one(TopBar).active_jobs = sum(job.active for job in self.nasrob.jobs)
 
     def action_run(self) -> None:
         self.query_one("#answer", Static).set_class(False, "problem")
@@ -114,8 +124,8 @@ class SqlScreen(Screen[None]):
     async def _run(self, query: str) -> None:
         from store import run_query
 
-        store = await asyncio.to_thread(self.nasrob.results.made_store)
         try:
+            store = await asyncio.to_thread(self.nasrob.results.made_store)
             result = await asyncio.to_thread(run_query, store, query, max_rows=MOST, timeout=SECONDS)
         except StoreError as error:
             self.post_message(self.Answered(None, str(error)))
@@ -131,7 +141,9 @@ class SqlScreen(Screen[None]):
             return
         self.table = table = message.result.table
         more = (
-            f"the first {table.num_rows} rows, there are more" if message.result.truncated else f"{table.num_rows} rows"
+            f"the first {cells.count(table.num_rows, 'row')}, there are more"
+            if message.result.truncated
+            else cells.count(table.num_rows, "row")
         )
         answer.update(f"{more}, {message.result.seconds:.2f} s")
         rows = QueryRows(table, inks_of(self.app))
@@ -144,7 +156,7 @@ class SqlScreen(Screen[None]):
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.table.column_names)
         writer.writerows(zip(*(column.to_pylist() for column in self.table.columns), strict=True))
-        self.nasrob.copy(out.getvalue(), f"{self.table.num_rows} rows as CSV")
+        self.nasrob.copy(out.getvalue(), f"{cells.count(self.table.num_rows, 'row')} as CSV")
 
 
 def _heading(table: pa.Table, index: int) -> Heading:

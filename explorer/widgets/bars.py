@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import events
 from textual.content import Content
@@ -12,6 +12,10 @@ from textual.style import Style
 from textual.widget import Widget
 
 from explorer import actions
+
+if TYPE_CHECKING:
+    from explorer.jobs.following import JobProgress
+    from explorer.screens.application import NasrobApp
 
 #: The places of the top bar: the action that goes there, and what the place is called.
 PLACES = (
@@ -37,6 +41,14 @@ class TopBar(Widget):
         self.here = here
         self._places: list[int] = []
 
+    def on_mount(self) -> None:
+        app = cast("NasrobApp", self.app)
+        app.jobs_moved.subscribe(self, self._count)
+        self._count(app.jobs)
+
+    def _count(self, jobs: tuple[JobProgress, ...]) -> None:
+        self.active_jobs = sum(job.active for job in jobs)
+
     def render(self) -> Content:
         parts: list[tuple[str, Style]] = [(" nasrob ", self._ink("name"))]
         for action, title in PLACES:
@@ -49,6 +61,7 @@ class TopBar(Widget):
             parts[0] = (" ", self._ink("name"))
         self._places = [len(text) for text, _ in parts]
         left = Content.assemble(*parts)
+        note = note.truncate(max(1, self.size.width - left.cell_length - 3), ellipsis=True)
         space = self.size.width - left.cell_length - note.cell_length - 1
         return Content.assemble(left, " " * space, note) if space > 1 else left
 

@@ -6,6 +6,7 @@ Free of textual: the command line writes values the same way.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -111,10 +112,51 @@ def bar(fraction: float, width: int, ink: Style, rest: Style) -> Text:
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
-    """Architectures by their names alone, without options, where that tells them apart."""
-    found = list(dict.fromkeys(names))
-    bare = [name.partition("@")[0] for name in found]
-    return {name: short if bare.count(short) == 1 else name for name, short in zip(found, bare, strict=True)}
+    """Architectures by names that tell them apart: without options, or with those that differ among them."""
+    return {name: short for (name, _), short in telling_names((name, None) for name in names).items()}
+
+
+def telling_names(models: Iterable[tuple[str, int | None]]) -> dict[tuple[str, int | None], str]:
+    """Models, each an architecture (`darts@layers=10,init_channels=4`) and the seed of its training, by short names.
+
+    Of several with one name the options that differ among them are there, those with the most values first, and a
+    seed (`s1`) where nothing else differs.
+    """
+    found = dict.fromkeys(models)
+    of_name: dict[str, dict[str, dict[str, str]]] = {}
+    for architecture, _ in found:
+        name, _, rest = architecture.partition("@")
+        options = dict(part.partition("=")[::2] for part in re.split(r",(?=\w+=)", rest) if part)
+        of_name.setdefault(name, {})[architecture] = options
+    short: dict[str, str] = {}
+    for name, variants in of_name.items():
+        values: dict[str, set[str | None]] = {}
+        for key in (key for options in variants.values() for key in options):
+            values[key] = {options.get(key) for options in variants.values()}
+        differing = sorted((key for key in values if len(values[key]) > 1), key=lambda key: -len(values[key]))
+        for architecture, options in variants.items():
+            told = ",".join(f"{key}={options[key]}" for key in differing if key in options)
+            short[architecture] = f"{name}@{told}" if told else name
+    seeds: dict[str, set[int | None]] = {}
+    for architecture, seed in found:
+        seeds.setdefault(architecture, set()).add(seed)
+    return {
+        (architecture, seed): short[architecture]
+        + (f" s{seed}" if seed is not None and len(seeds[architecture]) > 1 else "")
+        for architecture, seed in found
+    }
+
+
+def dataset(name: str) -> str:
+    """A dataset in a few characters: of a folder of images its last part, `flowers/`."""
+    kind, _, path = name.partition(":")
+    last = path.rstrip("/").rpartition("/")[2]
+    return f"{last}/" if kind == "folder" and last else name
+
+
+def count(n: int, noun: str) -> str:
+    """`1 member`, `2 members`."""
+    return f"{thousands(n)} {noun}{'s' * (n != 1)}"
 
 
 def thousands(count: int) -> str:

@@ -74,8 +74,9 @@ class TradeoffPlot(Vertical):
                 points.clean[at : at + 1], points.robust[at : at + 1], marker="◉", marker_style=f"bold {inks.accent}"
             )
         drawn = "" if len(points.rows) == points.count else f", {cells.thousands(len(points.rows))} drawn"
+        front = ", front dotted" if len(points.front) > 1 else ""
         self.query_one("#plot-title", Static).update(
-            f"{points.about}\nrobust %, {cells.thousands(points.count)} comparable{drawn}, front dotted"
+            f"{points.about}\nrobust %, {cells.thousands(points.count)} comparable{drawn}{front}"
         )
 
     def on_click(self, event: events.Click) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from rich.style import Style
 from rich.text import Text
@@ -13,6 +14,9 @@ from explorer.statistics import half_width
 from explorer.tradeoff import Column
 from explorer.widgets import cells
 from explorer.widgets.inks import Inks
+from models.architectures import registry as architectures
+from models.ensembles import composition
+from models.errors import ModelsError
 
 #: A sign for each state: colour is never the only one.
 SIGNS = {
@@ -109,6 +113,7 @@ class StepRows:
         self._evaluations = job.evaluations if job else ()
         trained, attacked = ([one.architecture for one in found] for found in (self._trainings, self._evaluations))
         self._names = cells.short_names([*trained, *attacked])
+        self._sources = _sources([e.attack for e in self._evaluations], [*trained, *attacked])
         self._seeds = len({t.seed for t in self._trainings if t.kind != "member"}) > 1
 
     @property
@@ -124,6 +129,16 @@ class StepRows:
 
     def index(self, key: str) -> int | None:
         return next((i for i in range(self.row_count) if self.key(i) == key), None)
+
+    def _attack(self, one: EvaluationProgress) -> str:
+        """The attack, with the model that it is made on in a few characters."""
+        attack, made_on, source = one.attack.partition(_MADE_ON)
+        return f"{attack}{made_on}{self._sources.get(source, source)}"
+
+    @property
+    def attack_width(self) -> int:
+        """Cells that the longest attack needs."""
+        return max((len(self._attack(e)) for e in self._evaluations), default=0)
 
     @property
     def name_width(self) -> int:
@@ -171,7 +186,7 @@ class StepRows:
                 sign = _sign(one)
                 return cells.text(sign + self._names[one.architecture], inks.warning if sign else inks.text)
             case "attack":
-                return cells.text(one.attack, inks.text)
+                return cells.text(self._attack(one), inks.text)
             case "bar":
                 return cells.bar(one.fraction, BAR_WIDTH, state_ink(one.state, inks), inks.quiet)
             case "share":
@@ -191,6 +206,44 @@ class StepRows:
                     clean = 100 * one.n_clean_correct / one.judged
                 return cells.text(cells.one_decimal(clean) if clean is not None else "", inks.quiet, right=True)
         return Text()
+
+
+#: What stands between an attack and the model that it is made on.
+_MADE_ON = " from "
+
+
+def _sources(attacks: Sequence[str], judged: Sequence[str]) -> dict[str, str]:
+    """Short names of the models that attacks are made on: of the parts of an ensemble `whole` and the positions of its
+    members, otherwise without the words that all of them begin with."""
+    sources = list(dict.fromkeys(attack.partition(_MADE_ON)[2] for attack in attacks if _MADE_ON in attack))
+    if not sources:
+        return {}
+    for whole in dict.fromkeys([*judged, *sources]):
+        parts = _parts(whole)
+        if all(source in parts for source in sources):
+            return parts
+    words = [source.split("-") for source in sources]
+    same = 0
+    while len(words) > 1 and len({tuple(part[: same + 1]) for part in words}) == 1:
+        same += 1
+    return {source: "-".join(part[same:]) or source for source, part in zip(sources, words, strict=True)}
+
+
+@lru_cache(maxsize=64)
+def _parts(architecture: str) -> dict[str, str]:
+    """What the parts of an ensemble are called, by their names without options; of a name that several members have,
+    and of what is no ensemble, nothing."""
+    name = architecture.partition("@")[0]
+    if ":" in name:
+        return {}  # nobody's code is imported for a name
+    try:
+        if not composition.is_ensemble(name):
+            return {}
+        made_of = composition.of(architectures.parse_architecture(architecture))
+    except ModelsError:
+        return {}
+    members = [member.spec.name for member in made_of.members]
+    return {name: "whole", **{one: str(i) for i, one in enumerate(members) if members.count(one) == 1}}
 
 
 def title(job: JobProgress) -> str:

@@ -39,7 +39,11 @@ class PageRows:
         return found
 
     def cell(self, row: int, column: str) -> Text:
-        return cells.cell(self.row(row), self._columns[column], self.inks)
+        values = self.row(row)
+        if column == "architecture" and self.page.names:
+            named = self.page.names.get((values["architecture_id"], values["train_seed"]))
+            values = values | {"architecture": named} if named else values
+        return cells.cell(values, self._columns[column], self.inks)
 
     def key(self, row: int) -> str:
         return str(self.page.table["row_key"][row].as_py())

@@ -97,7 +97,7 @@ async def test_a_sampled_ensemble_is_shown_and_trained(
         assert counted[-1] == f"{name} --in-channels=1 --input-size=8 --num-classes=10"
         for part in ("darts-random-7000", "darts-random-7001", "2 cells · 4 channels", "1 cell · 4 channels"):
             assert part in text_of(app), part
-        assert "2 members, 1 epochs each, then the combiner" in text_of(app)
+        assert "2 members, 1 epoch each, then the combiner" in text_of(app)
         screen.query_one("#then", Choice).focus()
         await pilot.press("right")
         screen.query_one("#eps", Input).value = "4/255"

@@ -248,8 +248,8 @@ async def test_names_that_are_the_same_are_told_apart(make_app: MakeApp, ensembl
         assert sorted(rows_of(app).names) == [
             "darts-ensemble-0",
             "darts-ensemble-0",
-            "darts-ensemble-1@cells=1-1,init_channels=8",
-            "darts-ensemble-1@cells=2-1,init_channels=8",
+            "darts-ensemble-1@cells=1-1",
+            "darts-ensemble-1@cells=2-1",
         ]
 
 

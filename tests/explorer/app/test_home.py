@@ -78,7 +78,7 @@ async def test_filter_says_n_of_n(make_app: MakeApp, store: Store) -> None:
         await pilot.press("enter")
         assert table(app).has_focus
         await filter_by(app, pilot, "clean>")
-        await until(pilot, lambda: "needs a number" in count(app))
+        await until(pilot, lambda: "needs a number" in text_of(app))
         assert table(app).row_count == 1
         await filter_by(app, pilot, "family:ens source:measured")
         await until(pilot, lambda: count(app) == "0 of 65 models")

@@ -364,13 +364,13 @@ async def test_the_choice_is_kept_while_the_dataset_is_typed_and_found_again(
         field.value = "digitsss"
         await until(pilot, lambda: "! unknown dataset 'digitsss'. Did you mean 'digits'" in text_of(app))
         assert "On this machine are digits" in " ".join(text_of(app).split())
-        assert "1 model chosen" in text_of(app)
+        assert "1 chosen" in text_of(app)
         field.value = "foolbox-cifar10"
         await until(pilot, lambda: "! the model chosen is for digits: choose some for foolbox-cifar10" in text_of(app))
-        assert "0 models chosen" in text_of(app)
+        assert "0 chosen" in text_of(app)
         field.value = "digits"
         await until(pilot, lambda: "0 of 3 evaluations" in text_of(app))
-        assert "1 model chosen" in text_of(app)
+        assert "1 chosen" in text_of(app)
         assert "[x]  resnet18" in text_of(app)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
 from explorer import tradeoff
@@ -123,6 +125,41 @@ def test_columns_fit_and_what_matters_stays(width: int) -> None:
     assert {"marks", "architecture", "threat_space", "source", "clean_accuracy", "robust_accuracy"} <= ids
     if width >= 60:
         assert sum(c.width + 2 for c in fitting) <= width
+
+
+def test_columns_go_for_the_sake_of_the_name_but_none_that_tell_rows_apart() -> None:
+    before = tradeoff.fit(LONG_COLUMNS, 120, gap=2, elastic="architecture", wanted=40)
+    found = tradeoff.fit(LONG_COLUMNS, 120, gap=2, elastic="architecture", wanted=40, room=24)
+    widths = {c.id: c.width for c in found}
+    assert widths["architecture"] >= 24 > next(c.width for c in before if c.id == "architecture")
+    assert sum(width + 2 for width in widths.values()) <= 120
+    narrow = tradeoff.fit(LONG_COLUMNS, 80, gap=2, elastic="architecture", wanted=40, room=60)
+    assert {c.id for c in narrow} == {c.id for c in LONG_COLUMNS if c.rank <= tradeoff.KEPT_RANK}
+    short = tradeoff.fit(LONG_COLUMNS, 120, gap=2, elastic="architecture", wanted=14, room=24)
+    assert [c.id for c in short] == [c.id for c in before]
+
+
+def test_models_with_one_name_are_told_apart(settings: Settings, store: Store) -> None:
+    assert page(settings).names == {}
+    add_evaluation(store, "darts-random-4", model="another seed", robust=9)
+    with store.write() as con:
+        con.execute("UPDATE models SET train_seed = 1 WHERE model_sha256 = ?", [sha256(b"another seed").hexdigest()])
+    for pivot in (True, False):
+        found = page(settings, pivot=pivot)
+        assert set(found.names.values()) == {"darts-random-4 s0", "darts-random-4 s1"}
+        assert found.name_width == len("darts-random-4 s0")
+        assert {row["train_seed"] for row in found.table.to_pylist() if row["robust_accuracy"] == 9} == {1}
+
+
+def test_an_attack_that_few_rows_have_gives_way(settings: Settings, store: Store) -> None:
+    assert page(settings).sparse == frozenset()
+    for i in range(9):
+        add_evaluation(store, f"darts-random-{i + 20}", attack="pgd")
+    add_evaluation(store, "resnet18", attack="f-fgsm", family="handcrafted")
+    found = page(settings)
+    sparse = {c.title for c in found.columns if c.id in found.sparse}
+    assert "pgd-10" not in sparse
+    assert "f-fgsm" in sparse
 
 
 def test_the_column_that_is_sorted_by_never_goes() -> None:
