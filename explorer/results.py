@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from explorer import tradeoff
 from explorer.tradeoff import Column, Question, Statement
-from explorer.widgets.cells import telling_names
 from store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -284,6 +283,8 @@ def _page(
 
 def _names(table: pa.Table) -> dict[tuple[str, int | None], str]:
     """Names of the models that are measured here and share theirs with another one."""
+    from explorer.widgets.cells import telling_names
+
     keys = ["architecture", "architecture_id", "train_seed"]
     models = table.select(keys).group_by(keys).aggregate([]).to_pylist()
     sharing = Counter(model["architecture"] for model in models if model["architecture_id"] is not None)
