@@ -192,7 +192,7 @@ def test_exit_code_of_every_kind_of_error() -> None:
 
 
 @pytest.mark.parametrize("how", ["signal", "interrupt()"])
-def test_ctrl_c_in_the_middle_of_a_statement_is_an_interruption(how: str) -> None:
+def test_ctrl_c_in_the_middle_of_a_statement_is_an_interruption(how: str, interruptible: None) -> None:
     """DuckDB reports it in two ways of its own, neither of them a KeyboardInterrupt."""
     import _thread
     import threading

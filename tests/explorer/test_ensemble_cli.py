@@ -231,7 +231,7 @@ class TestAttack:
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
     def test_an_interruption_between_two_jobs_ends_both(
-        self, cli: Cli, files: list[Path], monkeypatch: pytest.MonkeyPatch
+        self, cli: Cli, files: list[Path], monkeypatch: pytest.MonkeyPatch, interruptible: None
     ) -> None:
         settings = load()
         requests = [

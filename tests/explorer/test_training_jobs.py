@@ -327,7 +327,13 @@ def test_a_signal_ends_a_training_at_once_and_resume_goes_on(home: Path, cli: Cl
     assert cli("jobs", "resume", str(job.number))[0] == 0
     wait_for(lambda: epochs_of(job)[-1] > reached[-1], 60)
     assert epochs_of(job)[len(reached)] >= reached[-1]
-    row = json.loads(cli("jobs", "--format", "json")[1])[0]
+
+    def listed() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(cli("jobs", "--format", "json")[1])[0]
+        return found
+
+    wait_for(lambda: listed()["eta_seconds"] is not None, 60)  # from the second epoch on
+    row = listed()
     assert (row["state"], row["trainings"], row["trainings_finished"]) == ("running", 1, 0)
     assert (row["training"], row["epochs"]) == (SMALL, 400)
     assert row["epoch"] > reached[-1]

@@ -301,15 +301,27 @@ def test_names_have_the_options_that_differ_and_seeds_where_nothing_else_does() 
         ]
     )
     assert list(found.values()) == [
-        "darts@layers=10",
-        "darts@layers=5 s0",
-        "darts@layers=5 s1",
+        "darts@L=10",
+        "darts@L=5 s0",
+        "darts@L=5 s1",
         "resnet18",
         "pdarts",
         "vgg@width=2",
         "vgg",
     ]
     assert cells.short_names(["a@x=1", "a@x=2", "b@x=1"]) == {"a@x=1": "a@x=1", "a@x=2": "a@x=2", "b@x=1": "b"}
+
+
+def test_short_options_are_understood_where_they_are_typed() -> None:
+    from models.architectures import registry
+
+    long = "darts@init_channels=6,layers=7"
+    (short, _) = cells.short_names([long, "darts@init_channels=8,layers=9"]).values()
+    assert set(short.partition("@")[2].split(",")) == {"C=6", "L=7"}
+    assert registry.parse_architecture(short).canonical == long
+    for name in ("darts-random-3", "robnet-large", "nsganet"):
+        keys = {option.name for option in registry.find(name).options}
+        assert keys >= set(cells.PAPERS), name
 
 
 def test_a_folder_of_images_is_called_by_its_last_part() -> None:
