@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer import tradeoff
+from explorer.naming import telling_names
 from explorer.tradeoff import Column, Question, Statement
 from store.errors import StoreError
 
@@ -90,8 +91,6 @@ class Results:
         self._meanwhile: DuckDBPyConnection | None = None
         self._untold: Freshness | None = None
         self._previewing = False
-        #: Why there is no store, where it could not be made.
-        self._unmade: str | None = None
         #: What the last look found wrong.
         self._problem: str | None = None
 
@@ -143,7 +142,6 @@ class Results:
         try:
             if self._prepare is not None:
                 problem, self._prepare = self._prepare(self.store), None
-                self._unmade = problem if not self.path.exists() else None
             if self._mirror is None:
                 from store import Mirror
 
@@ -155,9 +153,7 @@ class Results:
                 from store.shipping import preview as published
 
                 self._meanwhile = published()
-            # Why it could not be made says more than that it is not there.
-            why = str(error) if self._unmade is None or self.path.exists() else self._unmade
-            return Freshness(fresh, why)
+            return Freshness(fresh, str(error))
         busy = self._mirror.busy
         if changed:
             self._meanwhile = None
@@ -283,8 +279,6 @@ def _page(
 
 def _names(table: pa.Table) -> dict[tuple[str, int | None], str]:
     """Names of the models that are measured here and share theirs with another one."""
-    from explorer.widgets.cells import telling_names
-
     keys = ["architecture", "architecture_id", "train_seed"]
     models = table.select(keys).group_by(keys).aggregate([]).to_pylist()
     sharing = Counter(model["architecture"] for model in models if model["architecture_id"] is not None)

@@ -24,6 +24,7 @@ from explorer.ensemblepage import BOLD, EnsembleSheet, points
 from explorer.errors import ExplorerError
 from explorer.jobs.folder import Job
 from explorer.jobs.following import JobProgress
+from explorer.naming import telling_names
 from explorer.render import megas
 from explorer.results import Freshness
 from explorer.tradeoff import NAME_ROOM, Column, fit
@@ -71,7 +72,7 @@ class EnsembleRows:
         # The rule has a column of its own.
         spelled = [re.sub(r"(?<=[@,])combine=[\w-]+,?", "", one.architecture).rstrip("@,") for one in ensembles]
         models = [(text, one.seed) for text, one in zip(spelled, ensembles, strict=True)]
-        short = cells.telling_names(models)
+        short = telling_names(models)
         self.names = [short[model] for model in models]
 
     @property

@@ -20,6 +20,7 @@ from textual.widgets import Input, Static
 from explorer import actions, elsewhere, launching
 from explorer.errors import ExplorerError
 from explorer.launching import Form, ModelChoice, Offer, Proposal, Typed
+from explorer.naming import short_names
 from explorer.tradeoff import Column, fit
 from explorer.widgets import cells
 from explorer.widgets.background import background
@@ -406,7 +407,7 @@ class LaunchScreen(Screen[None]):
         first = self.proposal.first
         if first is None or not self.chosen:
             return ""
-        names = list(cells.short_names(order.architecture for order in first.training.orders).values())
+        names = list(short_names(order.architecture for order in first.training.orders).values())
         many = ", ".join(names[:2]) + (f" +{len(names) - 2}" if len(names) > 2 else "")
         took = f", about {costs.about(first.seconds)}" if first.seconds is not None else ""
         then = "them all" if first.beside or len(names) > 1 else "it"

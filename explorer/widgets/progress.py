@@ -10,6 +10,7 @@ from rich.style import Style
 from rich.text import Text
 
 from explorer.jobs.following import EvaluationProgress, JobProgress, TrainingProgress
+from explorer.naming import short_names
 from explorer.statistics import half_width
 from explorer.tradeoff import Column
 from explorer.widgets import cells
@@ -112,7 +113,7 @@ class StepRows:
         self._trainings = job.trainings if job else ()
         self._evaluations = job.evaluations if job else ()
         trained, attacked = ([one.architecture for one in found] for found in (self._trainings, self._evaluations))
-        self._names = cells.short_names([*trained, *attacked])
+        self._names = short_names([*trained, *attacked])
         self._sources = _sources([e.attack for e in self._evaluations], [*trained, *attacked])
         self._seeds = len({t.seed for t in self._trainings if t.kind != "member"}) > 1
 

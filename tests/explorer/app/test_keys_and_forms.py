@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from explorer import actions, ensemblebuilding, launching
+from explorer import actions, ensemblebuilding, launching, naming
 from explorer.ensemblebuilding import Form
 from explorer.errands import Errands
 from explorer.jobs.following import EvaluationProgress, JobProgress
@@ -289,7 +289,7 @@ async def test_the_query_is_broken_anew_at_another_width(make_app: MakeApp) -> N
 
 
 def test_names_have_the_options_that_differ_and_seeds_where_nothing_else_does() -> None:
-    found = cells.telling_names(
+    found = naming.telling_names(
         [
             ("darts@init_channels=4,layers=10", 0),
             ("darts@init_channels=4,layers=5", 0),
@@ -309,19 +309,19 @@ def test_names_have_the_options_that_differ_and_seeds_where_nothing_else_does() 
         "vgg@width=2",
         "vgg",
     ]
-    assert cells.short_names(["a@x=1", "a@x=2", "b@x=1"]) == {"a@x=1": "a@x=1", "a@x=2": "a@x=2", "b@x=1": "b"}
+    assert naming.short_names(["a@x=1", "a@x=2", "b@x=1"]) == {"a@x=1": "a@x=1", "a@x=2": "a@x=2", "b@x=1": "b"}
 
 
 def test_short_options_are_understood_where_they_are_typed() -> None:
     from models.architectures import registry
 
     long = "darts@init_channels=6,layers=7"
-    (short, _) = cells.short_names([long, "darts@init_channels=8,layers=9"]).values()
+    (short, _) = naming.short_names([long, "darts@init_channels=8,layers=9"]).values()
     assert set(short.partition("@")[2].split(",")) == {"C=6", "L=7"}
     assert registry.parse_architecture(short).canonical == long
     for name in ("darts-random-3", "robnet-large", "nsganet"):
         keys = {option.name for option in registry.find(name).options}
-        assert keys >= set(cells.PAPERS), name
+        assert keys >= set(naming.PAPERS), name
 
 
 def test_a_folder_of_images_is_called_by_its_last_part() -> None:
