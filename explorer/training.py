@@ -223,11 +223,7 @@ class Trainer:
             plan = order.combiner_plan(fingerprint, [member["sha256"] for member in record.members or ()])
         else:
             return
-        checkpoint = self._checkpoint_of(plan)
-        with contextlib.suppress(OSError):
-            # A later one is of a training that another process has begun anew.
-            if checkpoint.stat().st_mtime <= trained.path.stat().st_mtime:
-                _discard(checkpoint)
+        _discard_outlived(self._checkpoint_of(plan), trained.path)
 
     def _remember(self, trained: Trained, order: Order) -> None:
         """Note the model in the store where a training was killed after its file was written, or in another store."""
@@ -248,11 +244,11 @@ class Trainer:
 
         examples = self._images(order)
         plan = order.plan(examples.fingerprint)
-        checkpoint = self._checkpoint(plan)
+        path = out.absolute() if out is not None else order.path(self.settings, examples.fingerprint)
+        checkpoint = self._checkpoint(plan, path)
         with self.watch(order.architecture.canonical, plan.recipe.epochs) as told:
             classifier = loop.train(plan, examples, device=self._device(), checkpoint=checkpoint, on_epoch=told)
         recipe = plan.recipe
-        path = out.absolute() if out is not None else order.path(self.settings, examples.fingerprint)
         trained = self._keep(
             order,
             classifier,
@@ -302,7 +298,7 @@ class Trainer:
         examples = self._images(order)
         own = order.tuning()
         plan = order.combiner_plan(examples.fingerprint, [member["sha256"] for member in said])
-        checkpoint = self._checkpoint(plan)
+        checkpoint = self._checkpoint(plan, path)
         with self.watch(f"{order.architecture.canonical}, combiner", own.epochs) as told:
             classifier = tuning.tune(
                 plan, assembled, examples, device=self._device(), checkpoint=checkpoint, on_epoch=told
@@ -327,11 +323,13 @@ class Trainer:
     def _checkpoint_of(self, plan: TrainingPlan) -> Path:
         return self.settings.checkpoints / f"{plan.identity}.pt"
 
-    def _checkpoint(self, plan: TrainingPlan) -> Path:
-        path = self._checkpoint_of(plan)
+    def _checkpoint(self, plan: TrainingPlan, weights: Path) -> Path:
+        """Where the training of these weights goes on. Training by force begins anew, but goes on where such a training
+        was interrupted."""
+        checkpoint = self._checkpoint_of(plan)
         if self.force:
-            path.unlink(missing_ok=True)
-        return path
+            _discard_outlived(checkpoint, weights)
+        return checkpoint
 
     def _keep(
         self,
@@ -362,6 +360,13 @@ class Trainer:
             members=members,
         )
         return Trained(record, path, fresh=True)
+
+
+def _discard_outlived(checkpoint: Path, weights: Path) -> None:
+    """Remove the checkpoint that weights were made of. A later one is of a training that has begun anew."""
+    with contextlib.suppress(OSError):
+        if checkpoint.stat().st_mtime <= weights.stat().st_mtime:
+            _discard(checkpoint)
 
 
 def _discard(checkpoint: Path) -> None:

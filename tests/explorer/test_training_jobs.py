@@ -269,8 +269,11 @@ def test_forced_training_is_done_once_a_job(home: Path) -> None:
 # -- stopping and going on ---------------------------------------------------------------------------------------------
 
 
-def test_cancelled_between_epochs_it_goes_on_after_the_last_one(home: Path) -> None:
-    job = folder.create(load().jobs, asked(order(SMALL, epochs=3), then=fgsm()))
+@pytest.mark.parametrize("force", [False, True])
+def test_cancelled_between_epochs_it_goes_on_after_the_last_one(force: bool, home: Path) -> None:
+    if force:
+        work(folder.create(load().jobs, asked(order(SMALL, epochs=3))))
+    job = folder.create(load().jobs, asked(order(SMALL, epochs=3), then=fgsm(), force=force))
     epochs = 0
 
     def count(event: Event) -> None:
