@@ -325,7 +325,7 @@ def _ahead(expansion: Expansion, states: list[ModelState], found: list[Cost]) ->
     """What there is to do, in a sentence."""
     from explorer.studies.costs import about
 
-    training = sum(state.weights == "to train" for state in states)
+    training = sum(state.is_to_train for state in states)
     complete = sum(state.n_complete for state in states)
     total = expansion.n_evaluations
     if complete == total:

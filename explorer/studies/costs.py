@@ -129,7 +129,7 @@ def _cost(
     model = state.model
     if state.weights in ("needed", "no data") and model.order is None:
         return Cost(None, None)
-    to_train = state.weights == "to train" or (state.weights == "no data" and model.order is not None)
+    to_train = state.is_to_train
     done = {one.attack.identity for one in state.evaluations if one.status == "complete"}
     missing = [attack for attack in expansion.all_attacks if attack.identity not in done]
     if not to_train and not missing:

@@ -51,6 +51,11 @@ class ModelState:
     problem: str | None = None
 
     @property
+    def is_to_train(self) -> bool:
+        """Whether the study has to train it, now or once the data are here."""
+        return self.weights == "to train" or (self.weights == "no data" and self.model.order is not None)
+
+    @property
     def n_complete(self) -> int:
         return sum(one.status == "complete" for one in self.evaluations)
 

@@ -239,6 +239,19 @@ def test_show_and_dry_run_do_nothing(straight: tuple[Path, Path, str], cli: Cli,
     assert not (home / "results.duckdb").exists()
 
 
+def test_models_whose_data_are_missing_are_still_to_be_trained(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "elsewhere.toml"
+    file.write_text(
+        'name = "elsewhere"\ntitle = "Elsewhere"\nseeds = [0, 1]\ndatasets = ["mnist"]\nattacks = ["fgsm"]\n'
+        'eps = ["8/255"]\n[[groups]]\nname = "one"\narchitectures = ["resnet18@width=2"]\n'
+    )
+    code, out, err = cli("study", "show", str(file), "--data-root", str(tmp_path), *HERE, "--format", "json")
+    assert code == 0
+    assert [row["weights"] for row in json.loads(out)] == ["no data"] * 2
+    assert "2 of 2 models to train, 2 of 2 evaluations missing; about" in err
+    assert "mnist/train is not on this machine" in err
+
+
 def test_only_one_run_at_a_time(straight: tuple[Path, Path, str], cli: Cli, home: Path) -> None:
     from explorer import settings
     from explorer.studies import expansion, running
