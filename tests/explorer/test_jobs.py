@@ -165,20 +165,19 @@ def test_two_evaluations_of_the_same_request_at_once_agree(home_with_weights: Pa
     ]
     from store import Store, run_query
 
-    waits = []
+    answers = []
     while any(run.poll() is None for run in runs):
         if store.exists():
-            began = time.monotonic()
-            run_query(Store(store), "SELECT count(*) FROM outcomes", max_rows=1)
-            waits.append(time.monotonic() - began)
+            # A store that somebody holds for long refuses.
+            answers.append(run_query(Store(store), "SELECT count(*) FROM outcomes", max_rows=1).table[0][0].as_py())
         time.sleep(0.1)
     results = [json.loads(run.communicate()[0])[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert results[0]["robust_accuracy"] == results[1]["robust_accuracy"]
     table = run_query(Store(store), "SELECT count(*), count(DISTINCT example) FROM outcomes").table
     assert [column[0].as_py() for column in table.columns] == [500, 500]
-    assert len(waits) > 5
-    assert max(waits) < 1.0
+    # Somebody looked while they were at it.
+    assert len(set(answers)) > 2, answers
 
 
 def test_running_accuracy_is_not_that_of_what_broke_first() -> None:
