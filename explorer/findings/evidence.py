@@ -138,8 +138,8 @@ def gather(store: Store, rules: Rules, attacks: list[str], dataset: str | None =
     """Read it all in one short visit; `dataset`, a name or an identity, leaves out the others."""
     publication, groups = rules.publication, rules.groups
     with store.read() as con:
-        printed = con.execute(_PUBLISHED, [publication, attacks]).to_arrow_table().to_pylist()
-        found = con.execute(_MEASURED, {"attacks": attacks, "dataset": dataset}).to_arrow_table().to_pylist()
+        printed = con.sql(_PUBLISHED, params=[publication, attacks]).to_arrow_table().to_pylist()
+        found = con.sql(_MEASURED, params={"attacks": attacks, "dataset": dataset}).to_arrow_table().to_pylist()
         configs = dict(con.execute("SELECT attack_id, config FROM attacks").fetchall())
         recipes = con.execute("SELECT model_sha256, architecture_id, recipe FROM models").fetchall()
         members = con.execute(_MEMBERS).fetchall()
