@@ -234,4 +234,9 @@ def test_the_optional_archive_holds_every_model_on_fashion_mnist_that_ships(home
             [str(shipping.FOLDER / "evaluations.parquet"), str(shipping.FOLDER / "datasets.parquet")],
         ).fetchall()
     assert wanted
-    assert {(row["sha256"], row["architecture"]) for row in rows(out)} == set(wanted)
+    files = catalogue.scan([home / "weights"])
+    there = {(f.record.tensors_sha256, f.record.architecture) for f in files}
+    assert {(row["sha256"], row["architecture"]) for row in rows(out)} == there <= set(wanted)
+    # Members of sampled ensembles are in the ensembles' files.
+    inside = {(str(m["sha256"]), str(m["architecture"])) for f in files for m in f.record.members or ()}
+    assert set(wanted) <= there | inside
