@@ -218,7 +218,7 @@ def test_the_time_is_said_where_every_member_has_been_timed(settings: Settings, 
 
 def test_weights_that_are_there_are_mentioned(settings: Settings, results: Results) -> None:
     name = "darts-ensemble-0"
-    add_weights(settings, name, architecture=f"{name}@cells=1-1,combine=learned")
+    add_weights(settings, name, architecture=f"{name}@cells=1-1,init_channels=4,combine=learned")
     assert "it has been trained" in ensemblebuilding.propose(Form(cells="1-1"), settings, results).note
     other = ensemblebuilding.propose(Form(cells="1-1", training_seed="1"), settings, results)
     assert "it has been trained" not in other.note
