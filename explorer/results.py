@@ -29,6 +29,8 @@ PATIENCE = 1.0
 _SPARSE = 1 / 8
 #: From so many rows on the first part of them is shown before the rest has come.
 LARGE = 20_000
+#: Up to so many rows are gone through in Python: what Arrow loads to group them takes longer.
+_FEW = 10_000
 
 
 @dataclass(frozen=True)
@@ -280,13 +282,12 @@ def _page(
 def _names(table: pa.Table) -> dict[tuple[str, int | None], str]:
     """Names of the models that are measured here and share theirs with another one."""
     keys = ["architecture", "architecture_id", "train_seed"]
-    models = table.select(keys).group_by(keys).aggregate([]).to_pylist()
-    sharing = Counter(model["architecture"] for model in models if model["architecture_id"] is not None)
-    return telling_names(
-        (model["architecture_id"], model["train_seed"])
-        for model in models
-        if model["architecture_id"] is not None and sharing[model["architecture"]] > 1
-    )
+    if table.num_rows > _FEW:
+        table = table.select(keys).group_by(keys).aggregate([])
+    rows = zip(*(table[key].to_pylist() for key in keys), strict=True)
+    models = [row for row in dict.fromkeys(rows) if row[1] is not None]
+    sharing = Counter(architecture for architecture, *_ in models)
+    return telling_names((spec, seed) for architecture, spec, seed in models if sharing[architecture] > 1)
 
 
 def _settled() -> pa.Array:

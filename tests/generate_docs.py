@@ -22,7 +22,7 @@ def commands(command: object, words: tuple[str, ...] = ()) -> Iterator[tuple[tup
 
 def cli() -> str:
     """Every command with its options, from their declarations: the same whatever typer's way of printing help."""
-    from explorer.cli import app
+    from explorer.cli.program import app
 
     parts = [NOTE + "# Command line\n\n`nasrob-tui COMMAND --help` says the same.\n"]
     for words, command in commands(get_command(app)):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from explorer import errors
+from explorer.cli.opening import open_app
 from explorer.cli.options import (
     DataRootOption,
     DeviceOption,
@@ -20,7 +21,6 @@ from explorer.cli.options import (
     SetOption,
     StoreOption,
     ThreadsOption,
-    open_app,
 )
 from explorer.render import Column, Format
 

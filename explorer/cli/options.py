@@ -1,17 +1,13 @@
-"""What several commands share: options, and the way into the app."""
+"""What several commands share: options."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from explorer.errors import ExplorerError
 from explorer.render import Format
-
-if TYPE_CHECKING:
-    from explorer.settings import Settings
 
 StoreOption = Annotated[
     Path | None, typer.Option("--store", help="Results file (default: results.duckdb below NASROB_HOME).")
@@ -32,19 +28,3 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="An option of the architecture, such as init_channels=16. Repeatable."
     ),
 ]
-
-
-def open_app(settings: Settings, focus_job: int | None = None) -> int:
-    """Open the app, on a job if one is given; returns its exit code. Raises `ExplorerError` without a terminal."""
-    import sys
-
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise ExplorerError(
-            "the app needs a terminal. In scripts use `nasrob-tui eval --headless`; "
-            "`nasrob-tui --help` lists the commands."
-        )
-    from explorer.app import run
-    from explorer.cli.streams import release_stdout
-
-    release_stdout()
-    return run(settings, focus_job=focus_job)

@@ -12,15 +12,16 @@ import pytest
 from typer.main import get_command
 
 from explorer import errors
+from explorer.cli import program
 from tests import generate_docs
 
 Cli = Callable[..., tuple[int, str, str]]
 
-COMMANDS = [words for words, _ in generate_docs.commands(get_command(__import__("explorer.cli").cli.app)) if words]
+COMMANDS = [words for words, _ in generate_docs.commands(get_command(program.app)) if words]
 
 
 def test_every_command_and_option_has_help() -> None:
-    from explorer.cli import app
+    from explorer.cli.program import app
 
     for words, command in generate_docs.commands(get_command(app)):
         assert command.help, words  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from explorer.cli import program
 from explorer.errors import ExplorerError
 from explorer.jobs import folder, planning
 from explorer.jobs.request import Request
@@ -41,7 +42,7 @@ def test_command_line_of_a_request_asks_for_the_same(request_: Request) -> None:
 
     words = shlex.split(request_.command())
     assert words[:3] == ["nasrob-tui", "eval", "--headless"]
-    command = get_command(__import__("explorer.cli").cli.app).commands["eval"]
+    command = get_command(program.app).commands["eval"]
     context = command.make_context("eval", words[2:])
     again = planning.plan(
         planning.Asked(

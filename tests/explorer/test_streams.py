@@ -137,7 +137,7 @@ def test_output_stays_where_somebody_captures_it(
     """In a process that is not ours alone nothing is done to its descriptors."""
     from typer.testing import CliRunner
 
-    from explorer.cli import app
+    from explorer.cli.program import app
 
     (folder / "talking.py").write_text(NOISY.replace("atexit.register", "# atexit.register"), encoding="utf-8")
     monkeypatch.chdir(folder)

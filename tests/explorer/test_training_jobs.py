@@ -16,6 +16,7 @@ import pytest
 from typer.main import get_command
 
 from explorer import errors
+from explorer.cli import program
 from explorer.cli.progress import BarProgress, LineProgress
 from explorer.errors import ExplorerError
 from explorer.jobs import folder, following
@@ -121,7 +122,7 @@ def test_what_cannot_be_trained_is_refused_at_once(home: Path) -> None:
 
 def test_command_lines_ask_for_the_same(request_: TrainingRequest) -> None:
     """Every line is one that the program takes, and the trainings in them are those of the request."""
-    command: Any = get_command(__import__("explorer.cli").cli.app)
+    command: Any = get_command(program.app)
     lines = [shlex.split(line)[1:] for line in request_.command().splitlines()]
     assert [line[:2] for line in lines] == [["train", "--arch"], ["ensemble", "train"],
                                             ["eval", "--headless"], ["ensemble", "attack"]]  # fmt: skip

@@ -171,7 +171,7 @@ def pgd(eps: str = "8/255", **changes: Any) -> AttackSpec:
 
 def understood(words: Sequence[str]) -> dict[str, Any]:
     """What the command line makes of `nasrob-tui WORDS`: the values of all options. Raises where it does not."""
-    from explorer.cli import app
+    from explorer.cli.program import app
 
     command: Any = typer.main.get_command(app)
     rest, name = list(words), None
