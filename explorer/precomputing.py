@@ -2,15 +2,19 @@
 Fashion-MNIST in HOME, a folder like NASROB_HOME, attacks their ensembles member by member, and writes results and
 weights into this source tree.
 
-It resumes: what HOME holds already is not computed again. Fashion-MNIST is looked for as always (NASROB_DATA).
+Two steps run side by side, with one thread each. It resumes: what HOME holds already is not computed again.
+Fashion-MNIST is looked for as always (NASROB_DATA).
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,15 +26,26 @@ if TYPE_CHECKING:
     from models.weights.catalogue import WeightsFile
     from store.connection import Store
 
-#: Whose results and weights come with the package.
-STUDIES = ("digits-cells", "digits-ensemble", "digits-parameters")
-#: Whose results alone do. Their weights are an archive beside the package, for `nasrob-tui weights import`.
-RESULTS_ONLY = ("fashion-mnist-cells", "fashion-mnist-ensemble", "fashion-mnist-parameters")
+#: What is computed, each step with those that it waits for: two that train the same network do not run at once. Weights
+#: of digits come with the package; those of Fashion-MNIST are an archive beside it, for `nasrob-tui weights import`.
+STEPS = {
+    "digits-cells": (),
+    "fashion-mnist-ensemble": (),
+    "fashion-mnist-cells": ("fashion-mnist-ensemble",),
+    "fashion-mnist-parameters": ("fashion-mnist-cells",),
+    "digits-ensemble": ("digits-cells",),
+    "digits-parameters": ("digits-cells",),
+    "parts of fashion-mnist": ("fashion-mnist-ensemble",),
+    "parts of digits": ("digits-ensemble",),
+    "picked": ("digits-cells", "digits-parameters"),
+}
+#: How many steps run at once.
+SIDE_BY_SIDE = 2
 OPTIONAL = Path(__file__).parents[1] / "models" / "weights" / "optional" / "fashion-mnist.zip"
-#: Ensembles of the studies' models: rule, and members by architecture.
+#: Ensembles of the studies' models: rule, and members by architecture. Small ones: each is another copy of its members.
 PICKED = (
-    ("mean-logits", ("darts-random-0", "darts-random-1", "darts-random-2")),
-    ("majority", ("darts", "darts-random-3", "resnet18@width=4")),
+    ("mean-logits", ("darts-random-0", "darts-random-4", "darts-random-15")),
+    ("majority", ("darts", "darts-random-4", "resnet18@width=3")),
 )
 #: How ensembles are attacked in parts, by dataset: as their studies attack the whole.
 _ENSEMBLE_ATTACKS = {
@@ -38,26 +53,55 @@ _ENSEMBLE_ATTACKS = {
     # Attacks through one member on the other are left to the person: each has as many outcomes again.
     "fashion-mnist": (
         *("--attack", "pgd-10", "--eps", "2/255", "--eps", "4/255", "--eps", "8/255"),
-        *("--dataset", "fashion-mnist@size=14", "--examples", "1000"),
+        *("--dataset", "fashion-mnist@size=14", "--examples", "500"),
     ),
 }
 #: The options with which every model of ours is attacked here, so that a rebuilt result equals the shipped one.
 _EXACT = ("--threads", "1", "--device", "cpu")
 
 
-def main(home: Path, studies: Sequence[str] = STUDIES, results_only: Sequence[str] = RESULTS_ONLY) -> None:
+def main(home: Path) -> None:
     """Compute what is missing in `home`, then write what comes with the package. Raises `ExplorerError`."""
-    os.environ |= {"NASROB_HOME": str(home), "NASROB_SHIPPED": "off"}
-    for name in (*studies, *results_only):
-        _run("study", "run", name, *_EXACT, "--format", "csv")
-    picked = [_pick(combine, members) for combine, members in PICKED]
-    for dataset, attack in _ENSEMBLE_ATTACKS.items():
-        for architecture, sha256 in [*_sampled(dataset), *(picked if dataset == "digits" else ())]:
-            _run(
-                *("ensemble", "attack", architecture, "--weights", sha256, "--gradients"),
-                *(*attack, *_EXACT, "--fold", "off", "--channels-last", "off", "--compile", "off"),
-                *("--format", "csv"),
-            )
+    os.environ |= {"NASROB_HOME": str(home), "NASROB_SHIPPED": "off", "OMP_NUM_THREADS": "1"}
+    steps = TopologicalSorter(STEPS)
+    steps.prepare()
+    running: dict[Future[None], str] = {}
+    with ProcessPoolExecutor(SIDE_BY_SIDE, multiprocessing.get_context("spawn")) as pool:
+        while steps.is_active():
+            running |= {pool.submit(compute, step): step for step in steps.get_ready()}
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                try:
+                    ended.result()
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                steps.done(running.pop(ended))
+    write()
+
+
+def compute(step: str) -> None:
+    """What is missing of a step, in the home folder in force. Raises `ExplorerError`."""
+    if step == "picked":
+        for combine, members in PICKED:
+            _attack_parts("digits", *_pick(combine, members))
+    elif step.startswith("parts of "):
+        dataset = step.removeprefix("parts of ")
+        for architecture, sha256 in _sampled(dataset):
+            _attack_parts(dataset, architecture, sha256)
+    else:
+        _run("study", "run", step, *_EXACT, "--format", "csv")
+
+
+def _attack_parts(dataset: str, architecture: str, sha256: str) -> None:
+    _run(
+        *("ensemble", "attack", architecture, "--weights", sha256, "--gradients"),
+        *(*_ENSEMBLE_ATTACKS[dataset], *_EXACT, "--fold", "off", "--channels-last", "off", "--compile", "off"),
+        *("--format", "csv"),
+    )
+
+
+def write() -> None:
+    """Write what the home folder in force holds into this source tree."""
     from explorer import settings
     from models.weights import bundles, catalogue
     from store import Store, shipping
@@ -97,17 +141,16 @@ def _pick(combine: str, members: Iterable[str]) -> tuple[str, str]:
 
 
 def _trained_with_seed_0(text: str) -> str:
-    """The SHA-256 of the weights that `digits-cells` made of an architecture."""
+    """The SHA-256 of the weights that the studies on digits made of an architecture, all by one recipe."""
     from explorer import settings
     from models.architectures import registry
     from models.weights import catalogue
 
     spec = registry.parse_architecture(text, scale="small")
-    own = registry.find(spec.name).recipe_for("small")
     files = [
         file.record.tensors_sha256
         for file in catalogue.matching(catalogue.scan([settings.load().weights]), spec, "digits")
-        if file.record.seed == 0 and file.record.recipe_name == own
+        if file.record.seed == 0
     ]
     if len(files) != 1:
         raise ExplorerError(f"{len(files)} sets of weights of {spec.canonical} are there, not one.")
@@ -168,4 +211,8 @@ def _copy_weights(files: Sequence[WeightsFile], goal: Path, where: Settings) -> 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m explorer.precomputing HOME")
-    main(Path(sys.argv[1]).expanduser().absolute())
+    try:
+        main(Path(sys.argv[1]).expanduser().absolute())
+    except (ExplorerError, KeyboardInterrupt) as error:
+        print(str(error) or "interrupted: run this again to go on", file=sys.stderr)
+        sys.exit(errors.exit_code_of(error))

@@ -66,7 +66,7 @@ def test_weights_of_any_typed_name_are_found_the_newest_first(settings: Settings
     # With the options that only the last one has, that comes first.
     assert [m.sha256 for m in found(settings, "darts@layers=8").models] == [other, new, old]
     # The name alone where the options are the usual ones.
-    assert [m.text for m in found(settings, "darts").models] == ["darts", "darts", "darts@init_channels=6,layers=8"]
+    assert [m.text for m in found(settings, "darts").models] == ["darts", "darts", "darts@init_channels=4,layers=8"]
     (bare,) = found(settings, "darts-random-5").models
     assert (bare.weights, bare.weights_text) == (None, "none yet")
 
@@ -164,7 +164,7 @@ print("torch" in sys.modules)
 def test_what_the_child_answers(settings: Settings) -> None:
     where = {"home": str(settings.home), "store": str(settings.store)}
     asked = elsewhere.answer({"what": "architecture", "text": "darts@layers=8", "scale": "small", **where})
-    assert asked == {"name": "darts", "options": (("init_channels", 6), ("layers", 8)), "family": "nas"}
+    assert asked == {"name": "darts", "options": (("init_channels", 4), ("layers", 8)), "family": "nas"}
     question = {"architectures": ["timm:resnet18"], "weights": ["timm:pretrained"], "datasets": ["foolbox-imagenet"]}
     planned = elsewhere.answer({"what": "plan", "asked": question, **where})
     assert planned["requests"][0]["models"][0]["weights"] == "timm:pretrained"

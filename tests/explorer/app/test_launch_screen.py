@@ -98,7 +98,7 @@ async def test_without_weights_the_train_command_is_named(
         await pilot.press("enter", "space")
         await until(pilot, lambda: "has no weights for digits. Train it: nasrob-tui train" in text_of(app))
         await pilot.press("ctrl+y")
-        assert app.clipboard.startswith("nasrob-tui train --arch darts-random-77 --set init_channels=6")
+        assert app.clipboard.startswith("nasrob-tui train --arch darts-random-77 --set init_channels=4")
         await pilot.press("enter")
         await pilot.pause(0.2)
         assert started == []

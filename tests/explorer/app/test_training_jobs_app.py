@@ -73,7 +73,7 @@ async def test_a_training_is_a_row_with_its_epochs(
         shown = text_of(app).splitlines()
         about_job = next(line for line in shown if "0/6" in line)
         assert "train darts, resnet18" in about_job
-        assert "train darts@init_channels=6,layers=5, resnet18@width=16 on digits" in "".join(shown)
+        assert "train darts@init_channels=4,layers=5, resnet18@width=16 on digits" in "".join(shown)
         row = next(line for line in shown if "train 87.2 %" in line)
         assert "▸ running" in row
         assert "loss 0.512" in row
