@@ -15,7 +15,7 @@ import csv
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from models.architectures import registry as architectures
 from models.architectures.options import scale_of
 from models.datasets import registry as datasets
 from models.datasets.examples import Examples
+from models.errors import ModelsError
 from models.specs import ArchitectureSpec
 
 #: The part of the training images that judges: one in this many, the last ones in stored order.
@@ -78,14 +79,14 @@ def main(dataset: str, results: Path, part: int = 1, parts: int = 1) -> None:
     torch.set_num_threads(1)
     choice = CHOICES[dataset]
     learn, judge = held_out(datasets.load(dataset, "train"))
-    for recipe, architecture in to_train(choice, _known(results))[part - 1 :: parts]:
+    for recipe, architecture in to_train(choice, read(results))[part - 1 :: parts]:
         name, keys = choice.recipes[recipe]
         accuracy = _accuracy(Order(_spec(architecture, dataset), dataset, recipe=name, overrides=keys), learn, judge)
         with results.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file).writerow([recipe, architecture, f"{accuracy:.2f}"])
         print(f"{recipe:32} {architecture:50} {accuracy:6.2f}", file=sys.stderr, flush=True)
     print("recipe", f"worst network (% of {len(judge)} held-out images)", "mean", "networks", sep=",")
-    for line in ranked(_known(results)):
+    for line in ranked(read(results)):
         print(*line, sep=",")
 
 
@@ -139,16 +140,20 @@ def _accuracy(order: Order, learn: Examples, judge: Examples) -> float:
     return loop.accuracy(classifier, judge, device="cpu")
 
 
-def _known(results: Path) -> dict[tuple[str, str], float]:
-    def rows() -> Iterator[list[str]]:
-        if results.exists():
-            with results.open(encoding="utf-8", newline="") as file:
-                yield from csv.reader(file)
-
-    return {(recipe, architecture): float(accuracy) for recipe, architecture, accuracy in rows()}
+def read(results: Path) -> dict[tuple[str, str], float]:
+    """Held-out accuracies in percent by recipe and architecture; none where there is no such file."""
+    if not results.exists():
+        return {}
+    with results.open(encoding="utf-8", newline="") as file:
+        return {(recipe, architecture): float(accuracy) for recipe, architecture, accuracy in csv.reader(file)}
 
 
 if __name__ == "__main__":
-    which, where, *share = sys.argv[1:]
-    numbers = [int(n) for n in share[0].split("/")] if share else [1, 1]
-    main(which, Path(where), *numbers)
+    which, where, share = ([*sys.argv[1:], "1/1"] + [""] * 3)[:3]
+    part, _, parts = share.partition("/")
+    if which not in CHOICES or not (part.isdecimal() and parts.isdecimal()) or not 1 <= int(part) <= int(parts):
+        sys.exit(f"usage: python -m explorer.recipechoice {{{','.join(CHOICES)}}} RESULTS.csv [PART/PARTS]")
+    try:
+        main(which, Path(where), int(part), int(parts))
+    except (ModelsError, OSError) as error:
+        sys.exit(str(error))
