@@ -57,8 +57,8 @@ def test_torch_is_never_loaded(settings: Settings) -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_importing_the_way_in_loads_no_textual() -> None:
-    code = "import explorer.app, sys; print('textual' in sys.modules)"
+def test_importing_the_way_in_loads_neither_textual_nor_the_commands() -> None:
+    code = "import explorer.cli, explorer.app, sys; print(not {'textual', 'typer', 'pyarrow'}.isdisjoint(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.stdout.strip() == "False"
 
