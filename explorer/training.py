@@ -262,9 +262,36 @@ class Trainer:
 
     def _ensemble(self, order: Order, out: Path | None) -> Trained:
         """Members first; then they are put together, and the combiner learns where there is one."""
-        members = [self._load(self.train(part), part) for part in order.parts]
         path = out.absolute() if out is not None else order.path(self.settings, self._images(order).fingerprint)
-        return self.combine(order, members, path)
+        again = self.missing_members(order, out=out)
+        members = []
+        for part in order.parts:
+            trainer = self if part in again else replace(self, force=False)
+            members.append(self._load(trainer.train(part), part))
+        trained = self.combine(order, members, path)
+        self._beginning(order).unlink(missing_ok=True)
+        return trained
+
+    def missing_members(self, order: Order, *, out: Path | None = None) -> list[Order]:
+        """The members of an ensemble that are still to be trained. By force all are, but for those that were since such
+        a training of the ensemble began and was interrupted: the first call for it is its beginning.
+        """
+        if not self.force:
+            return [part for part in order.parts if self.existing(part) is None]
+        path = out.absolute() if out is not None else order.path(self.settings, self._images(order).fingerprint)
+        beginning = self._beginning(order)
+        _discard_outlived(beginning, path)
+        if not beginning.exists():
+            beginning.parent.mkdir(parents=True, exist_ok=True)
+            beginning.touch()
+            return list(order.parts)
+        began = beginning.stat().st_mtime
+        made = [(part, self.existing(part)) for part in order.parts]
+        return [part for part, found in made if found is None or found.path.stat().st_mtime < began]
+
+    def _beginning(self, order: Order) -> Path:
+        """An empty file as old as the training of an ensemble by force."""
+        return self.settings.checkpoints / f"{order.identity(self._images(order).fingerprint)}.again"
 
     def recalled(self, order: Order, members: list[LoadedModel], path: Path) -> Trained | None:
         """The ensemble at `path`, whose name says all that it is made of, where it has been put together before."""

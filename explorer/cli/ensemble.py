@@ -215,7 +215,8 @@ def train(
         settings, device=devices[0], threads=threads, data_root=data_root, force=force, watch=watch_on_stderr
     )
     if workers > 1:
-        todo = [part for order in orders if force or trainer.existing(order) is None for part in order.parts]
+        missing = [order for order in orders if force or trainer.existing(order) is None]
+        todo = [part for order in missing for part in trainer.missing_members(order)]
         processes.train(todo, trainer, workers=workers, devices=devices)
     with foreign_code():
         rows = [row_of(trainer.train(order)) for order in orders]

@@ -276,6 +276,28 @@ class TestTraining:
         assert sha256(again) == sha256(straight)
         assert again.record.members == straight.record.members
 
+    @pytest.mark.parametrize("where", ["darts-random-5001", "combiner"])
+    def test_by_force_it_begins_anew_once(self, where: str, settings: Settings) -> None:
+        """Interrupted, it goes on with the member that it had come to; those that other processes trained count."""
+        first = trainer(settings).train(order())
+        forced = trainer(settings, force=True)
+        assert forced.missing_members(order()) == list(order().parts)
+        forced.train(order().parts[0])
+        assert forced.missing_members(order()) == [order().parts[1]]
+        stopped = Watched(lambda title, report: where in title and report.epoch == 1)
+        with pytest.raises(KeyboardInterrupt):
+            replace(forced, watch=stopped).train(order())
+        assert "darts-random-5000" not in {title for title, *_ in stopped.epochs}
+        watch = Watched()
+        again = replace(forced, watch=watch).train(order())
+        left = {"darts-random-5001", "darts-ensemble-5"} if where != "combiner" else {"darts-ensemble-5"}
+        assert {title for title, *_ in watch.epochs} == left
+        assert watch.epochs[0][3], "it goes on after the last whole epoch"
+        assert sha256(again) == sha256(first)
+        assert list(settings.checkpoints.iterdir()) == []
+        # That one is over: by force everything is trained again.
+        assert forced.missing_members(order()) == list(order().parts)
+
     def test_another_file_is_written_and_found_only_for_a_network(self, settings: Settings, tmp_path: Path) -> None:
         """Of an ensemble only the usual name says how its members were trained."""
         out = tmp_path / "out.safetensors"
