@@ -74,9 +74,9 @@ CHOICES = {
 
 def main(dataset: str, results: Path, part: int = 1, parts: int = 1) -> None:
     """Run what is missing of this part, then print all that is known."""
-    import torch
+    from models import devices
 
-    torch.set_num_threads(1)
+    devices.set_threads(1)
     choice = CHOICES[dataset]
     learn, judge = held_out(datasets.load(dataset, "train"))
     for recipe, architecture in to_train(choice, read(results))[part - 1 :: parts]:

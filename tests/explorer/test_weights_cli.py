@@ -17,8 +17,7 @@ import torch
 import typer
 from safetensors.torch import load_file
 
-from explorer import cli as command_line
-from explorer.cli import weights
+from explorer.cli import program, weights
 from models.datasets import registry as datasets
 from models.weights import catalogue, inference
 from models.weights.files import load_model
@@ -33,7 +32,7 @@ def run(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
     app.add_typer(weights.app, name="weights")
     app.callback()(lambda: None)
-    monkeypatch.setattr(command_line, "app", app)
+    monkeypatch.setattr(program, "app", app)
     return lambda *words: cli("weights", *words)
 
 
