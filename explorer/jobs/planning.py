@@ -374,8 +374,9 @@ def _only_weights(spec: ArchitectureSpec, context: _Context) -> Chosen:
     found = catalogue.matching(files, spec, dataset.name) or [
         file for file in _unique(files) if file.record.architecture == spec.canonical and _fits(file, dataset)
     ]
-    # Those that come with the package make way for a person's own.
-    found = [f for f in found if not f.path.is_relative_to(catalogue.shipped_folder())] or found
+    # Those that come with the package make way for a person's own; of several the one with the first seed is meant.
+    own_files = [f for f in found if not f.path.is_relative_to(catalogue.shipped_folder())]
+    found = own_files or [f for f in found if (f.record.seed or 0) == min(g.record.seed or 0 for g in found)]
     if len(found) == 1:
         return context.from_file(found[0], spec)
     if found:

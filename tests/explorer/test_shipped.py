@@ -172,6 +172,21 @@ def test_weights_are_what_their_records_say(home: Path) -> None:
         assert loaded.sha256 == file.record.tensors_sha256
 
 
+def test_without_words_about_weights_the_first_seed_is_attacked(visible: Path, cli: Cli) -> None:
+    """Of several that ship and differ in nothing else."""
+    seeds = {
+        file.record.seed: file.record.tensors_sha256
+        for file in catalogue.scan([catalogue.shipped_folder()])
+        if file.record.architecture == "darts@init_channels=4,layers=5"
+    }
+    assert len(seeds) > 1
+    words = "eval --headless --arch darts --attack fgsm --eps 8/255 --dataset digits --device cpu --threads 1"
+    code, out, _ = cli(*words.split(), "--format", "json")
+    assert code == 0
+    (row,) = json.loads(out)
+    assert row["model_sha256"] == seeds[0]
+
+
 def sample(store: Store) -> list[str]:
     """One evaluation by PGD a kind: hand-crafted, searched, random, an ensemble, a member of one, a transfer."""
     found = rows(
