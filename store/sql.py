@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -130,7 +131,16 @@ def _run(con: DuckDBPyConnection, sql: str, max_rows: int | None, timeout: float
     try:
         with _limited(con, timeout):
             con.execute("BEGIN TRANSACTION READ ONLY")
-            return _fetch(con, sql, max_rows)
+            # In a thread of its own: DuckDB does not always look for ctrl-C while a statement runs, Python does.
+            with ThreadPoolExecutor(1) as aside:
+                fetched = aside.submit(_fetch, con, sql, max_rows)
+                try:
+                    return fetched.result()
+                except KeyboardInterrupt as pressed:
+                    while not fetched.done():  # an interrupt between two fetches is forgotten
+                        con.interrupt()
+                        wait([fetched], 0.05)
+                    raise RuntimeError("Query interrupted") from pressed  # as DuckDB says it, where it looks
     except _TooLong:
         return None
 
